@@ -1,0 +1,69 @@
+"""The seams: what packages of one layer know of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+from .environment import Environment
+from .errors import MissingLatency
+from .sample import LatencySample
+from .shapes import LayerShape
+
+#: How a latency is known. `held`: inside a plateau whose two ends were measured and confirmed.
+LatencyKind = Literal["measured", "held", "modelled"]
+
+
+@runtime_checkable
+class LatencySource(Protocol):
+    """Knows what a shape costs, or says that it does not."""
+
+    @property
+    def origin(self) -> str:
+        """One line for people: what these latencies hold for, and how they came about."""
+        ...
+
+    def latency_us(self, shape: LayerShape) -> float:
+        """Microseconds of one call; MissingLatency where unknown, never a guess."""
+        ...
+
+    def kind(self, shape: LayerShape) -> LatencyKind: ...
+
+
+@runtime_checkable
+class LayerTimer(Protocol):
+    """Times deployed blocks on a device, real or simulated."""
+
+    @property
+    def environment(self) -> Environment: ...
+
+    def time(self, shape: LayerShape) -> LatencySample: ...
+
+    def time_many(self, shapes: Sequence[LayerShape]) -> Iterator[LatencySample]:
+        """One sample per distinct shape, interleaved against drift, yielded as each one settles (any order)."""
+        ...
+
+
+class FirstOf:
+    """Asks several sources in turn: a table, then the model. What answers is what `kind` reports."""
+
+    def __init__(self, *sources: LatencySource) -> None:
+        self.sources = sources
+
+    @property
+    def origin(self) -> str:
+        return "; else ".join(source.origin for source in self.sources)
+
+    def _answering(self, shape: LayerShape) -> tuple[LatencySource, float]:
+        for source in self.sources:
+            try:
+                return source, source.latency_us(shape)
+            except MissingLatency:
+                continue
+        raise MissingLatency(f"No source knows {shape}; measure it with `tailprune measure`.", (shape,))
+
+    def latency_us(self, shape: LayerShape) -> float:
+        return self._answering(shape)[1]
+
+    def kind(self, shape: LayerShape) -> LatencyKind:
+        return self._answering(shape)[0].kind(shape)
