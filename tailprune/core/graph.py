@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -126,6 +127,28 @@ class ModelGraph:
     @property
     def prunable_groups(self) -> tuple[ChannelGroup, ...]:
         return tuple(group for group in self.groups if group.prunable)
+
+    def at_batch(self, batch: int, *, dtype: str | None = None, memory_format: str | None = None) -> ModelGraph:
+        """The same network run at another batch size, dtype or layout: tracing once, cheaply, serves them all."""
+        traced = self.input_shape[0]
+        layers = []
+        for layer in self.layers:
+            if layer.shape.batch * batch % traced:
+                raise InvalidShape(
+                    f"{self.model}: {layer.name} ran at batch {layer.shape.batch}, which does not scale from "
+                    f"{traced} to {batch}. Trace the model at batch {batch} instead."
+                )
+            changes: dict[str, object] = {"batch": layer.shape.batch * batch // traced}
+            changes |= {"dtype": dtype} if dtype else {}
+            changes |= {"memory_format": memory_format} if memory_format else {}
+            layers.append(dataclasses.replace(layer, shape=dataclasses.replace(layer.shape, **changes)))  # type: ignore[arg-type]
+        return dataclasses.replace(
+            self,
+            layers=tuple(layers),
+            input_shape=(batch, *self.input_shape[1:]),
+            dtype=dtype or self.dtype,
+            memory_format=memory_format or self.memory_format,
+        )
 
     def layers_of(self, group_id: str) -> tuple[Layer, ...]:
         """Layers whose latency depends on this group's width."""

@@ -66,3 +66,18 @@ def test_a_layer_that_contradicts_its_expressions_is_refused(graph):
     wrong = dataclasses.replace(graph.layers[1], in_expr=expr(("b", 1)))
     with pytest.raises(InvalidShape, match="its widths give"):
         dataclasses.replace(graph, layers=(graph.layers[0], wrong))
+
+
+def test_another_batch_and_dtype_need_no_second_trace(graph):
+    larger = graph.at_batch(32, dtype="float16")
+    assert larger.macs_at() == 32 * graph.macs_at()
+    assert {la.shape.dtype for la in larger.layers} == {"float16"}
+    assert larger.input_shape == (32, 3, 2, 2) and larger.fingerprint == graph.fingerprint
+
+
+def test_a_batch_that_does_not_scale_is_refused(graph):
+    import dataclasses
+
+    odd = dataclasses.replace(graph, input_shape=(2, 3, 2, 2))  # layers ran at batch 1: half of it
+    with pytest.raises(InvalidShape, match="one ran at batch 1, which does not scale from 2 to 3"):
+        odd.at_batch(3)
