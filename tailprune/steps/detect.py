@@ -1,0 +1,166 @@
+"""Find the steps of a latency curve, and say how sure that is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from tailprune.core.errors import InvalidShape
+from tailprune.core.sample import MAD_TO_SIGMA
+
+from .curve import LatencyCurve
+from .segment import Floats, PieceCosts, best_partition
+from .staircase import EdgeVerdict, Plateau, Staircase
+
+#: A jump below this many standard errors is not even ambiguous.
+DOUBT_SIGMAS = 3.0
+#: Points on either side of an edge that its size is judged by: local, because a plateau need not be one straight line.
+NEIGHBOURHOOD = 24
+#: Model error of a plateau as a share of `min_riser`: wiggles this small are no reason for a break.
+WIGGLE = 1 / 8
+#: An edge's place is in doubt where moving it by one point costs less than this in log-likelihood ratio x 2.
+PLACE_DOUBT = 2.0
+
+
+def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: float = 0.99) -> Staircase:
+    """Which widths are step edges of this curve, and which of them are certain?
+
+    The curve is modelled as sloped pieces with jumps between them, in both directions:
+
+        latency(w) = level_p + slope_p x (w - low_p) + noise(w)    for w on plateau p
+
+    Pieces come from an exact penalised partition. A jump is what the latency rises from one plateau's line to the next
+    in excess of the local slope. It is kept when it is at least `min_riser` of the latency, and **confirmed** when it
+    also exceeds k standard errors, k so that a curve without steps gives a false edge with probability
+    1 - `confidence` at most (Bonferroni over its gaps), and its place is known: neighbouring widths one granule apart,
+    each clearly on its side. Otherwise it is **ambiguous**: measure again, or measure between.
+
+    >>> curve = LatencyCurve(widths=tuple(range(1, 65)), latency_us=tuple(10.0 + 4 * ((w - 1) // 16) for w in range(1, 65)),
+    ...                      kind="modelled")
+    >>> detect_steps(curve).edge_widths
+    (16, 32, 48, 64)
+    """
+    if not (math.isfinite(min_riser) and 0 < min_riser < 1):
+        raise InvalidShape(f"min_riser must be a fraction between 0 and 1, got {min_riser!r}; 0.02 is usual.")
+    if not 0.5 <= confidence < 1:
+        raise InvalidShape(f"confidence must lie in [0.5, 1), got {confidence!r}; 0.99 is usual.")
+    y = np.asarray(curve.latency_us)
+    x = np.asarray(curve.widths, dtype=np.float64)
+    noise = point_noise_us(curve)
+    sigma = np.maximum(noise, WIGGLE * min_riser * y)
+    costs = PieceCosts(x, y, sigma)
+    gaps = max(len(curve) - 1, 1)
+    k = max(NormalDist().inv_cdf(1 - (1 - confidence) / (2 * gaps)), DOUBT_SIGMAS)
+    starts = _merge(best_partition(costs, penalty=DOUBT_SIGMAS**2 + 3.0), costs, len(curve), min_riser)
+    jumps = [_jump(costs, a, b, c) for a, b, c in _triples(starts, len(curve))]
+    stops = [*starts[1:], len(curve)]
+    plateaus = []
+    for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        verdict: EdgeVerdict = "end"
+        riser = sigmas = 0.0
+        if stop < len(curve):
+            jump = jumps[index]
+            riser, sigmas = jump.fraction, jump.sigmas
+            placed = curve.widths[stop] - curve.widths[stop - 1] <= curve.granule and _placed(jump, y, sigma, x, stop)
+            verdict = "confirmed" if placed and sigmas >= k else "ambiguous"
+        plateaus.append(
+            Plateau(
+                low=curve.widths[start],
+                high=curve.widths[stop - 1],
+                low_us=curve.latency_us[start],
+                high_us=curve.latency_us[stop - 1],
+                verdict=verdict,
+                riser=riser,
+                sigmas=sigmas,
+            )
+        )
+    return Staircase(
+        curve=curve, plateaus=tuple(plateaus), noise_floor=float(np.median(noise / y)), min_riser=min_riser
+    )
+
+
+def point_noise_us(curve: LatencyCurve) -> Floats:
+    """Standard error of each point: as given but no less than the curve's median share (a standard error from few
+    times is itself noisy); estimated from second differences where none is given; zero for a model."""
+    y = np.asarray(curve.latency_us)
+    if curve.noise_us:
+        given = np.asarray(curve.noise_us)
+        return np.maximum(given, np.median(given / y) * y)
+    if curve.kind == "modelled" or len(curve) < 8:
+        return np.zeros_like(y)
+    # Risers touch only a minority of second differences d = y[i-1] - 2 y[i] + y[i+1], whose variance is 6 sigma^2.
+    bends = np.abs(np.diff(np.log(y), n=2))
+    return float(np.median(bends)) * MAD_TO_SIGMA / math.sqrt(6) * y
+
+
+@dataclass(frozen=True, slots=True)
+class _Jump:
+    """Lines on both sides of an edge, read at the last width before it and the first behind it."""
+
+    left_us: float
+    right_us: float
+    slope: float
+    excess_us: float
+    error_us: float
+
+    @property
+    def fraction(self) -> float:
+        return self.excess_us / self.left_us
+
+    @property
+    def sigmas(self) -> float:
+        return abs(self.excess_us) / self.error_us
+
+
+def _jump(costs: PieceCosts, start: int, edge: int, stop: int) -> _Jump:
+    """The jump between points start..edge-1 and edge..stop-1."""
+    before, behind = float(costs.x[edge - 1]), float(costs.x[edge])
+    lx, ly, ls, lw, lspread = costs.fit(max(start, edge - NEIGHBOURHOOD), edge)
+    rx, ry, rs, rw, rspread = costs.fit(edge, min(stop, edge + NEIGHBOURHOOD))
+    spread = lspread + rspread
+    slope = (ls * lspread + rs * rspread) / spread if spread > 0 else 0.0
+    # Both sides are read with the slope they share: a slope of its own from two noisy points would be mere noise.
+    left, right = ly + slope * (before - lx), ry + slope * (behind - rx)
+    lever = (before - lx) - (behind - rx) + (behind - before)
+    variance = 1 / lw + 1 / rw + (lever**2 / spread if spread > 0 else 0.0)
+    return _Jump(left, right, slope, right - left - slope * (behind - before), math.sqrt(variance))
+
+
+def _triples(starts: list[int], count: int) -> list[tuple[int, int, int]]:
+    bounds = [*starts, count]
+    return [(bounds[i - 1], bounds[i], bounds[i + 1]) for i in range(1, len(starts))]
+
+
+def _merge(starts: list[int], costs: PieceCosts, count: int, min_riser: float) -> list[int]:
+    """Join the pieces between which nothing jumps, weakest jump first."""
+    starts = list(starts)
+
+    def strength(i: int) -> float:
+        """Above 1 where the boundary before piece i is worth keeping."""
+        stop = starts[i + 1] if i + 1 < len(starts) else count
+        jump = _jump(costs, starts[i - 1], starts[i], stop)
+        return min(abs(jump.fraction) / min_riser, jump.sigmas / DOUBT_SIGMAS)
+
+    strengths = [math.inf] + [strength(i) for i in range(1, len(starts))]
+    while len(starts) > 1:
+        weakest = min(range(len(starts)), key=strengths.__getitem__)
+        if strengths[weakest] >= 1:
+            break
+        del starts[weakest], strengths[weakest]
+        for i in (weakest - 1, weakest):
+            if 0 < i < len(starts):
+                strengths[i] = strength(i)
+    return starts
+
+
+def _placed(jump: _Jump, y: Floats, sigma: Floats, x: Floats, edge: int) -> bool:
+    """Whether the points beside the edge are clearly on their own side: moving the edge past one would cost."""
+    gap = float(x[edge] - x[edge - 1])
+    before, behind = float(y[edge - 1]), float(y[edge])
+    right_at_before, left_at_behind = jump.right_us - jump.slope * gap, jump.left_us + jump.slope * gap
+    cost_left = ((before - right_at_before) ** 2 - (before - jump.left_us) ** 2) / float(sigma[edge - 1]) ** 2
+    cost_right = ((behind - left_at_behind) ** 2 - (behind - jump.right_us) ** 2) / float(sigma[edge]) ** 2
+    return min(cost_left, cost_right) >= PLACE_DOUBT

@@ -1,0 +1,80 @@
+"""Where a noisy sequence of sloped pieces breaks: penalised least squares over all partitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Longest piece the search fits at once, in points. Longer plateaus come out in parts and are joined by the caller;
+#: it bounds the work at n x 128 and costs no power, since 128 points settle a line far below any riser of interest.
+WINDOW = 128
+#: Steepest slope of a piece, in units of latency / width: 1 is proportional latency, the steepest a plateau can
+#: honestly be; a little more for curvature. Without a bound two points across a riser would pass for a slope.
+STEEPEST = 1.25
+#: A plateau may fall a little (measured: boost clocks, better cache fit), never as fast as a riser.
+FALLING = -0.1
+
+
+class PieceCosts:
+    """Weighted least-squares lines with bounded slope over any range of points, from prefix sums."""
+
+    def __init__(self, x: Floats, y: Floats, sigma: Floats) -> None:
+        self.x = x
+        self.center = float(x.mean())
+        w = 1.0 / sigma**2
+        u = x - self.center
+        self.prefix: Floats = np.concatenate(
+            [np.zeros((6, 1)), np.cumsum([w, w * u, w * u * u, w * y, w * u * y, w * y * y], axis=1)], axis=1
+        )
+
+    def fit(self, start: int, stop: int) -> tuple[float, float, float, float, float]:
+        """(mean x, mean y, slope, weight, weighted spread of x) of the line through points start..stop-1."""
+        w, wx, wxx, wy, wxy, _ = (float(v) for v in self.prefix[:, stop] - self.prefix[:, start])
+        mean_x, mean_y = wx / w, wy / w
+        spread = max(wxx - w * mean_x * mean_x, 0.0)
+        natural = mean_y / (mean_x + self.center)
+        slope = (wxy - w * mean_x * mean_y) / spread if stop - start > 1 and spread > 0 else 0.0
+        slope = min(max(slope, FALLING * natural), STEEPEST * natural)
+        return mean_x + self.center, mean_y, slope, w, spread
+
+    def matrix(self, window: int) -> Floats:
+        """cost[t - 1, j]: residual of the piece of j + 1 points that ends before point t, infinite off the start."""
+        n = self.prefix.shape[1] - 1
+        stops = np.arange(1, n + 1)[:, None]
+        starts = stops - np.arange(1, window + 1)[None, :]
+        inside = starts >= 0
+        starts = np.maximum(starts, 0)
+        w, wx, wxx, wy, wxy, wyy = (p[stops] - p[starts] for p in self.prefix)
+        mean_x, mean_y = wx / w, wy / w
+        sxx = np.maximum(wxx - wx * mean_x, 1e-30)
+        sxy = wxy - wx * mean_y
+        natural = mean_y / (mean_x + self.center)
+        slope = np.clip(sxy / sxx, FALLING * natural, STEEPEST * natural)
+        cost = wyy - wy * mean_y - slope * (2.0 * sxy - slope * sxx)
+        cost[:, 0] = 0.0
+        return np.where(inside, np.maximum(cost, 0.0), math.inf)
+
+
+def best_partition(costs: PieceCosts, penalty: float) -> list[int]:
+    """Starts of the pieces that minimise sum of residuals + penalty x pieces (exact dynamic programme)."""
+    n = len(costs.x)
+    window = min(WINDOW, n)
+    matrix = costs.matrix(window)
+    best = np.zeros(n + 1)
+    origin = [0] * (n + 1)
+    for stop in range(1, n + 1):
+        reach = min(window, stop)
+        candidates = matrix[stop - 1, :reach] + best[stop - reach : stop][::-1]
+        j = int(candidates.argmin())
+        best[stop] = candidates[j] + penalty
+        origin[stop] = stop - 1 - j
+    starts = []
+    stop = n
+    while stop:
+        stop = origin[stop]
+        starts.append(stop)
+    return starts[::-1]
