@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 
 from tailprune.core.errors import InvalidShape
-from tailprune.core.sample import MAD_TO_SIGMA
 
 from .curve import LatencyCurve
+from .noise import point_noise_us
 from .segment import Floats, PieceCosts, best_partition
 from .staircase import EdgeVerdict, Plateau, Staircase
 
@@ -80,20 +80,6 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     return Staircase(
         curve=curve, plateaus=tuple(plateaus), noise_floor=float(np.median(noise / y)), min_riser=min_riser
     )
-
-
-def point_noise_us(curve: LatencyCurve) -> Floats:
-    """Standard error of each point: as given but no less than the curve's median share (a standard error from few
-    times is itself noisy); estimated from second differences where none is given; zero for a model."""
-    y = np.asarray(curve.latency_us)
-    if curve.noise_us:
-        given = np.asarray(curve.noise_us)
-        return np.maximum(given, np.median(given / y) * y)
-    if curve.kind == "modelled" or len(curve) < 8:
-        return np.zeros_like(y)
-    # Risers touch only a minority of second differences d = y[i-1] - 2 y[i] + y[i+1], whose variance is 6 sigma^2.
-    bends = np.abs(np.diff(np.log(y), n=2))
-    return float(np.median(bends)) * MAD_TO_SIGMA / math.sqrt(6) * y
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,12 +92,6 @@ class Staircase:
         return bisect_left(inner, high) - bisect_left(inner, low)
 
     def edges_near(self, width: int, reach: int = 1) -> tuple[int, ...]:
-        """Up to `reach` edge widths below and `reach` at or above this width, ascending."""
-        place = bisect_left(self.edge_widths, width)
-        return self.edge_widths[
-            max(0, place - reach) : bisect_right(self.edge_widths, width) + reach - (self.is_edge(width))
-        ]
-
-    def is_edge(self, width: int) -> bool:
-        place = bisect_left(self.edge_widths, width)
-        return place < len(self.edge_widths) and self.edge_widths[place] == width
+        """Up to `reach` edge widths below and above this width, ascending, and the width itself where it is one."""
+        below, above = bisect_left(self.edge_widths, width), bisect_right(self.edge_widths, width)
+        return self.edge_widths[max(0, below - reach) : above + reach]
