@@ -1,0 +1,5 @@
+"""What is in this model: its layers with their geometry, its channel groups, and what depends on which width."""
+
+from .dependency import ChannelDependency, CoupledChannels, Member
+
+__all__ = ["ChannelDependency", "CoupledChannels", "Member"]
