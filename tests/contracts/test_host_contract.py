@@ -1,0 +1,246 @@
+"""Any Torch-Pruning host: the dry run says exactly what an identical host does, and leaves it as its own step would."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from torch import nn
+
+from tailprune.core.errors import InvalidShape
+from tailprune.pruning.rehearsal import rehearse, scope_of
+
+IMAGES = (2, 3, 16, 16)
+
+
+class Residual(nn.Module):
+    """Two residual stages: coupled producers, a strided shortcut, a pooled linear head."""
+
+    def __init__(self, conv_groups: int = 1) -> None:
+        super().__init__()
+        self.stem = conv_norm(3, 12)
+        self.a1, self.a2 = conv_norm(12, 16, conv_groups=1), conv_norm(16, 12, conv_groups=conv_groups)
+        self.b1, self.b2 = conv_norm(12, 24, stride=2, conv_groups=conv_groups), conv_norm(24, 24)
+        self.short = conv_norm(12, 24, kernel=1, stride=2)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.a2(F.relu(self.a1(x))))
+        x = F.relu(self.short(x) + self.b2(F.relu(self.b1(x))))
+        return self.head(x.mean((2, 3)))
+
+
+class Mobile(nn.Module):
+    """An inverted residual with a depthwise layer, and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_norm(3, 8)
+        self.expand, self.depth, self.project = conv_norm(8, 32, kernel=1), conv_norm(32, 32, conv_groups=32), conv_norm(32, 8, kernel=1)
+        self.left, self.right = conv_norm(8, 14), conv_norm(8, 10, kernel=1)
+        self.merge = conv_norm(24, 20)
+        self.head = nn.Linear(20, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu6(self.stem(x))
+        x = x + self.project(F.relu6(self.depth(F.relu6(self.expand(x)))))
+        x = torch.cat([F.relu(self.left(x)), F.relu(self.right(x))], 1)
+        return self.head(F.relu(self.merge(x)).mean((2, 3)))
+
+
+def conv_norm(channels: int, width: int, *, kernel: int = 3, stride: int = 1, conv_groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, kernel, stride, kernel // 2, groups=conv_groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width))
+
+
+NETS = {"residual": Residual, "grouped": lambda: Residual(conv_groups=4), "mobile": Mobile}
+
+
+def user_callable(group) -> torch.Tensor:
+    """A user's own importance: with ties and negative values."""
+    count = len(group[0][1])
+    return (torch.arange(count) * 7 % 5).float() - 1.5
+
+
+IMPORTANCES = {
+    "magnitude": tp.importance.GroupMagnitudeImportance,
+    "taylor": tp.importance.GroupTaylorImportance,
+    "fpgm": tp.importance.FPGMImportance,
+    "bn_scale": tp.importance.BNScaleImportance,
+    "lamp": tp.importance.LAMPImportance,
+    "hessian": tp.importance.GroupHessianImportance,
+    "random": tp.importance.RandomImportance,
+    "user": lambda: user_callable,
+}
+RANKINGS = {
+    "local": {},
+    "global": {"global_pruning": True},
+    "isomorphic": {"global_pruning": True, "isomorphic": True},
+}
+
+
+def make_net(name: str) -> nn.Module:
+    torch.manual_seed(3)
+    net = NETS[name]()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return net.eval()
+
+
+def make_host(net: nn.Module, importance: str = "magnitude", *, seed: int = 0, **options):
+    images = torch.randn(IMAGES, generator=torch.Generator().manual_seed(1))
+    scorer = IMPORTANCES[importance]()
+    ratios = options.pop("ratios", None)
+    ignored = [net.head, *options.pop("ignored", ())]
+    host = tp.pruner.BasePruner(
+        net, images, importance=scorer, ignored_layers=ignored,
+        pruning_ratio=options.pop("pruning_ratio", 0.45),
+        pruning_ratio_dict=ratios(net) if ratios else None,
+        in_channel_groups={}, out_channel_groups={}, num_heads={}, **options,
+    )  # fmt: skip
+    return host
+
+
+def give_gradients(host) -> None:
+    net = host.model
+    net.zero_grad()
+    images = torch.randn((4, *IMAGES[1:]), generator=torch.Generator().manual_seed(2))
+    losses = F.cross_entropy(net(images), torch.tensor([1, 2, 3, 4]), reduction="none")
+    if isinstance(host.importance, tp.importance.GroupHessianImportance):
+        host.importance.zero_grad()
+        for loss in losses:
+            net.zero_grad()
+            loss.backward(retain_graph=True)
+            host.importance.accumulate_grad(net)
+    else:
+        losses.mean().backward()
+
+
+def twins(net: str, importance: str, **options):
+    dense = make_net(net)
+    return make_host(copy.deepcopy(dense), importance, **options), make_host(copy.deepcopy(dense), importance, **options)
+
+
+def shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in net.state_dict().items()}
+
+
+def state(host) -> dict[str, object]:
+    name = host.DG._module2name
+    return {
+        "step": host.current_step,
+        "scopes": dict(host._scope_initial_channels),
+        **{field: {name[m]: n for m, n in getattr(host, field).items()} for field in ("num_heads", "in_channel_groups", "out_channel_groups")},
+    }  # fmt: skip
+
+
+def prune_by(rehearsal, host) -> None:
+    for group in rehearsal.groups:
+        if group.removed:
+            host.DG.get_pruning_group(group.root, group.handler, list(group.removed)).prune()
+
+
+def compare(net: str, importance: str, steps: int = 1, **options) -> None:
+    mine, theirs = twins(net, importance, iterative_steps=steps, **options)
+    for step in range(steps):
+        for host in (mine, theirs):
+            give_gradients(host)
+        before = shapes(mine.model)
+        torch.manual_seed(step)
+        rehearsal = rehearse(mine)
+        assert shapes(mine.model) == before, "a dry run must not prune"
+        torch.manual_seed(step)
+        theirs.step()
+        assert state(mine) == state(theirs)
+        prune_by(rehearsal, mine)
+        for name, value in theirs.model.state_dict().items():
+            assert torch.equal(value, mine.model.state_dict()[name]), f"step {step}: {name} differs"
+
+
+#: Torch-Pruning 1.6.1's FPGM fails on grouped convolutions by itself (`repeat` on a matrix): see the test below.
+COMBINATIONS = [c for c in itertools.product(NETS, IMPORTANCES, RANKINGS) if c[:2] != ("grouped", "fpgm")]
+
+
+def test_a_hosts_own_failure_arrives_unchanged_and_leaves_its_state() -> None:
+    host = make_host(make_net("grouped"), "fpgm", global_pruning=True)
+    before = state(host)
+    with pytest.raises(RuntimeError, match="repeat"):
+        rehearse(host)
+    assert state(host) == before
+
+
+@pytest.mark.parametrize(("net", "importance", "ranking"), COMBINATIONS)
+def test_dry_run_equals_an_identical_host(net: str, importance: str, ranking: str) -> None:
+    compare(net, importance, **RANKINGS[ranking])
+
+
+@pytest.mark.parametrize(("importance", "ranking"), itertools.product(["magnitude", "random", "taylor"], RANKINGS))
+def test_every_iterative_step_equals_the_hosts(importance: str, ranking: str) -> None:
+    compare("residual", importance, steps=3, **RANKINGS[ranking])
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_per_layer_ratios_and_ignored_layers(ranking: str) -> None:
+    def ratios(net):
+        return {(net.a1[0], net.b1[0]): 0.7, net.stem[0]: 0.2}
+
+    compare("residual", "magnitude", steps=2, ratios=ratios, **RANKINGS[ranking])
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_scopes_are_the_ones_the_host_ranks_in(ranking: str) -> None:
+    """Read the host's own local variable, and compare: the rule in `scope_of` is a copy of the host's."""
+    host = make_host(make_net("residual"), ratios=lambda net: {(net.a1[0], net.b1[0]): 0.7}, **RANKINGS[ranking])
+    host.current_step += 1
+    with torch.no_grad():
+        steps = tp.pruner.BasePruner._prune.__wrapped__(host)  # without the no_grad wrapper, whose frame hides the host's
+        next(steps)
+    truth = steps.gi_frame.f_locals["ranking_scope"]
+    records = {name: [record[0] for record in records] for name, records in truth.items() if name != "ATTN_HEAD_SCOPE"}
+    theirs = {frozenset(map(id, groups)) for groups in records.values() if groups}
+    ours: dict[str, set[int]] = {}
+    for group in itertools.chain.from_iterable(records.values()):
+        ours.setdefault(scope_of(host, group), set()).add(id(group))
+    assert set(map(frozenset, ours.values())) == theirs
+    assert len(ours) >= 2
+
+
+def test_round_to_is_ignored_and_said() -> None:
+    host = make_host(make_net("residual"), round_to=8)
+    rehearsal = rehearse(host)
+    assert host.round_to == 8
+    assert any("round_to=8" in line for line in rehearsal.report)
+    assert any(len(group.kept) % 8 for group in rehearsal.groups)
+
+
+def test_a_group_the_host_skips_is_said_and_kept_whole() -> None:
+    host = make_host(make_net("residual"), "user", global_pruning=True, pruning_ratio=0.99)
+    host.estimate_importance = lambda group: torch.zeros(len(group[0][1]))  # all tie: the host selects everything
+    rehearsal = rehearse(host)
+    assert all(not group.removed for group in rehearsal.groups)
+    assert sum("skips it" in line for line in rehearsal.report) == len(rehearsal.groups)
+
+
+def test_missing_gradients_are_named_and_nothing_changes() -> None:
+    host = make_host(make_net("residual"), "taylor")
+    before = state(host)
+    with pytest.raises(InvalidShape, match="GroupTaylorImportance cannot score b2.0: no parameter has a gradient"):
+        rehearse(host)
+    assert state(host) == before
+    assert "estimate_importance" not in vars(host)
+
+
+def test_an_importance_of_none_is_reported_for_every_group() -> None:
+    host = make_host(make_net("residual"), "hessian")
+    rehearsal = rehearse(host)
+    assert rehearsal.groups == ()
+    assert [line.split(":")[0] for line in rehearsal.report] == ["stem.0", "a1.0", "b1.0", "b2.0"] or len(rehearsal.report) == 4
