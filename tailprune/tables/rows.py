@@ -1,0 +1,93 @@
+"""How a shape, a sample and an environment are written as flat rows of numbers and text, in SQLite and in CSV alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from operator import attrgetter
+
+from ..core.environment import Environment
+from ..core.errors import FormatError
+from ..core.sample import LatencySample
+from ..core.shapes import LayerShape
+
+#: The key of a table, in the order of its columns.
+SHAPE_COLUMNS = (
+    "op", "batch", "in_channels", "out_channels", "in_hw", "kernel_hw", "stride_hw", "padding_hw", "dilation_hw",
+    "conv_groups", "dtype", "memory_format", "epilogue",
+)  # fmt: skip
+INTEGER_COLUMNS = frozenset(("batch", "in_channels", "out_channels", "conv_groups"))
+#: What one visit adds to its shape.
+SAMPLE_COLUMNS = ("times_us", "warmups", "utc", "flags", "note")
+
+_shape_fields = attrgetter(*SHAPE_COLUMNS)
+
+
+def shape_row(shape: LayerShape) -> tuple[int | str, ...]:
+    """Pairs as `14x14` (rows x columns), the epilogue as `bias+relu`."""
+    return tuple(_as_cell(name, value) for name, value in zip(SHAPE_COLUMNS, _shape_fields(shape), strict=True))
+
+
+def _as_cell(name: str, value: int | str | tuple[int, int] | tuple[str, ...]) -> int | str:
+    if name == "epilogue" and isinstance(value, tuple):
+        return "+".join(map(str, value))
+    return f"{value[0]}x{value[1]}" if isinstance(value, tuple) else value
+
+
+def shape_from_row(row: Sequence[int | str]) -> LayerShape:
+    """The inverse of `shape_row`; integers may come as text. ValueError (InvalidShape is one) where it is no shape."""
+    op, batch, in_channels, out_channels, in_hw, kernel, stride, padding, dilation, conv_groups, dtype, layout, tail = (
+        row
+    )
+    return LayerShape(
+        op=str(op), batch=int(batch), in_channels=int(in_channels), out_channels=int(out_channels),
+        in_hw=_pair(in_hw), kernel_hw=_pair(kernel), stride_hw=_pair(stride), padding_hw=_pair(padding),
+        dilation_hw=_pair(dilation), conv_groups=int(conv_groups), dtype=str(dtype), memory_format=str(layout),
+        epilogue=tuple(str(tail).split("+")) if tail else (),
+    )  # fmt: skip
+
+
+def _pair(text: int | str) -> tuple[int, int]:
+    rows, columns = str(text).split("x")
+    return int(rows), int(columns)
+
+
+def sample_row(sample: LatencySample) -> tuple[str, int, str, str, str]:
+    """Times as the shortest decimals that read back to the same floats, separated by spaces."""
+    times = " ".join(repr(float(time)) for time in sample.times_us)
+    return times, sample.warmups, sample.utc, " ".join(sample.flags), sample.note
+
+
+def sample_from_row(shape: LayerShape, row: Sequence[int | str]) -> LatencySample:
+    times, warmups, utc, flags, note = row
+    return LatencySample(
+        shape=shape,
+        times_us=tuple(map(float, str(times).split())),
+        warmups=int(warmups),
+        utc=str(utc),
+        flags=tuple(str(flags).split()),
+        note=str(note),
+    )
+
+
+def environment_text(environment: Environment) -> str:
+    return json.dumps(environment.as_dict(), sort_keys=True)
+
+
+def environment_from(body: object, origin: str) -> Environment:
+    """A field that is absent (an older file) has its default; one that is unknown (a newer file) is refused."""
+    known = {field.name: field for field in fields(Environment)}
+    if not isinstance(body, Mapping) or "device" not in body:
+        raise FormatError(f"{origin} does not say in which environment it was measured. Measure it again.")
+    for name, value in body.items():
+        if name not in known:
+            raise FormatError(
+                f"{origin} states an environment field {name!r} that this tailprune does not know. Upgrade tailprune."
+            )
+        expected = str if name == "device" else type(known[name].default)
+        if type(value) is not expected:
+            raise FormatError(
+                f"{origin} states {value!r} as the environment's {name}, which must be of type {expected.__name__}."
+            )
+    return Environment(**body)

@@ -1,0 +1,248 @@
+"""The SQLite file behind a table: opening, refusing, committing. The only file that speaks SQL to a database."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.environment import Environment
+from ..core.errors import FormatError, TableError, TailpruneError
+from ..core.sample import LatencySample, utc_now
+from ..core.shapes import LayerShape
+from .header import inspect_file, refuse_newer
+from .held import HeldPlateau
+from .rows import (
+    SAMPLE_COLUMNS,
+    SHAPE_COLUMNS,
+    environment_from,
+    environment_text,
+    sample_from_row,
+    sample_row,
+    shape_from_row,
+    shape_row,
+)
+from .schema import APPLICATION_ID, MIGRATIONS
+
+#: A writer waits this long for another process's commit, which takes milliseconds; after it the disk is at fault.
+BUSY_TIMEOUT_S = 60.0
+_INSERT_SHAPE = f"INSERT INTO shape ({', '.join(SHAPE_COLUMNS)}) VALUES ({', '.join('?' * len(SHAPE_COLUMNS))}) ON CONFLICT DO NOTHING"
+_FIND_SHAPE = f"SELECT id FROM shape WHERE {' AND '.join(f'{name} = ?' for name in SHAPE_COLUMNS)}"
+_INSERT_SAMPLE = f"INSERT INTO sample (shape_id, {', '.join(SAMPLE_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?)"
+_READ_SHAPES = f"SELECT id, {', '.join(SHAPE_COLUMNS)} FROM shape WHERE id > ? ORDER BY id"
+_READ_SAMPLES = f"SELECT id, shape_id, {', '.join(SAMPLE_COLUMNS)} FROM sample WHERE id > ? ORDER BY id"
+_READ_HELD = "SELECT id, low_id, high_id, us FROM held WHERE id > ? ORDER BY id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What was committed, by any process, since the last look."""
+
+    samples: tuple[LatencySample, ...]
+    held: tuple[HeldPlateau, ...]
+
+
+class Store:
+    """One open file. Every `push` is one transaction: after it returns, kill -9 cannot undo it."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, environment: Environment, read_only: bool) -> None:
+        self.path, self.environment, self.read_only = path, environment, read_only
+        self._db = connection
+        self._lock = threading.RLock()
+        self._shapes: dict[int, LayerShape] = {}
+        self._seen = (0, 0, 0)  # last id read of shape, sample, held
+
+    @classmethod
+    def open(cls, path: Path, environment: Environment | None, *, create: bool, read_only: bool) -> Store:
+        new = inspect_file(path)
+        if new and (not create or read_only):
+            what = "is empty" if path.exists() else "does not exist"
+            raise TableError(f"The latency table {path} {what}; `tailprune measure` fills one.")
+        if new and environment is None:
+            raise TableError(f"The latency table {path} is new; creating it needs the environment it is measured in.")
+        if not read_only and not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise TableError(
+                f"Cannot write {path}: permission denied. Open it read-only, or copy it to a folder of yours."
+            )
+        existed = path.exists()
+        connection = None
+        try:
+            with _one_sentence(path):
+                connection = _connect(path, read_only)
+                if not read_only:
+                    _migrate(connection, path, environment)
+                return cls(path, connection, _check(connection, path), read_only)
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            if not existed and path.exists() and path.stat().st_size == 0:
+                path.unlink()
+            raise
+
+    def pull(self) -> News:
+        """What other processes committed since the last pull or push."""
+        with self._lock, _one_sentence(self.path), _transaction(self._db, "BEGIN"):
+            news, shapes, seen = self._read()
+        return self._accept(news, shapes, seen)
+
+    def push(self, samples: Sequence[LatencySample] = (), held: Sequence[HeldPlateau] = ()) -> News:
+        """Commit all of it or nothing; the answer includes what others committed meanwhile."""
+        if self.read_only:
+            raise TableError(f"The latency table {self.path} was opened read-only; open it for writing to add to it.")
+        with self._lock, _one_sentence(self.path):
+            with _transaction(self._db, "BEGIN IMMEDIATE"):
+                for sample in samples:
+                    self._db.execute(_INSERT_SAMPLE, (self._shape_id(sample.shape), *sample_row(sample)))
+                for plateau in held:
+                    ends = self._shape_id(plateau.low), self._shape_id(plateau.high)
+                    self._db.execute("INSERT INTO held (low_id, high_id, us) VALUES (?, ?, ?)", (*ends, plateau.us))
+                news, shapes, seen = self._read()
+            return self._accept(news, shapes, seen)
+
+    def integrity(self) -> tuple[str, ...]:
+        """SQLite's own complaints about the file, none if it is sound."""
+        with self._lock, _one_sentence(self.path):
+            answers = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
+            orphans = [
+                f"row {row[1]} of {row[0]} has no {row[2]}" for row in self._db.execute("PRAGMA foreign_key_check")
+            ]
+        return (*(answer for answer in answers if answer != "ok"), *orphans)
+
+    def close(self) -> None:
+        with self._lock, _one_sentence(self.path):
+            self._db.close()
+
+    def _shape_id(self, shape: LayerShape) -> int:
+        row = shape_row(shape)
+        self._db.execute(_INSERT_SHAPE, row)
+        return int(self._db.execute(_FIND_SHAPE, row).fetchone()[0])
+
+    def _read(self) -> tuple[News, dict[int, LayerShape], tuple[int, int, int]]:
+        shape_id, sample_id, held_id = self._seen
+        new_shapes: dict[int, LayerShape] = {}
+        for shape_id, *row in self._db.execute(_READ_SHAPES, self._seen[:1]):
+            with _naming(self.path, f"shape {shape_id}"):
+                new_shapes[shape_id] = shape_from_row(row)
+        samples, held = [], []
+        for sample_id, of, *row in self._db.execute(_READ_SAMPLES, self._seen[1:2]):
+            with _naming(self.path, f"sample {sample_id}"):
+                samples.append(sample_from_row(new_shapes.get(of) or self._shapes[of], row))
+        for held_id, low_id, high_id, us in self._db.execute(_READ_HELD, self._seen[2:]):
+            with _naming(self.path, f"held plateau {held_id}"):
+                low, high = (new_shapes.get(end) or self._shapes[end] for end in (low_id, high_id))
+                held.append(HeldPlateau(low=low, high=high, us=us))
+        return News(samples=tuple(samples), held=tuple(held)), new_shapes, (shape_id, sample_id, held_id)
+
+    def _accept(self, news: News, shapes: dict[int, LayerShape], seen: tuple[int, int, int]) -> News:
+        """Only after the commit: a failed transaction leaves this object as it was."""
+        self._shapes.update(shapes)
+        self._seen = seen
+        return news
+
+
+def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    """A table in a folder that cannot be written is read without the lock files SQLite would put beside it."""
+    address = path.absolute().as_uri()
+    if not read_only:
+        return _connection(f"{address}?mode=rwc")
+    connection = _connection(f"{address}?mode=ro")
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        return _connection(f"{address}?mode=ro&immutable=1")
+    return connection
+
+
+def _connection(address: str) -> sqlite3.Connection:
+    return sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, environment: Environment | None) -> None:
+    """Create or upgrade in one transaction under the rollback journal, then go over to the write-ahead log.
+
+    The log makes a commit cheap and safe against kill -9 without a flush to the disk each; where the file system
+    cannot have one, the rollback journal stays and is as safe, only slower.
+    """
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    with _transaction(connection, "BEGIN IMMEDIATE"):
+        version = _pragma(connection, "user_version")
+        refuse_newer(path, version)
+        for migration in MIGRATIONS[version:]:
+            for statement in migration:
+                connection.execute(statement)
+        if version == 0 and environment is not None:
+            connection.execute(
+                "INSERT INTO environment (id, json, created_utc) VALUES (1, ?, ?)",
+                (environment_text(environment), utc_now()),
+            )
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        if version < len(MIGRATIONS):
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise  # else: another process is in the middle of the same change
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> Environment:
+    version = _pragma(connection, "user_version")
+    refuse_newer(path, version)
+    if version < len(MIGRATIONS):
+        raise TableError(
+            f"{path} has table version {version}, older than {len(MIGRATIONS)}; open it once for writing to upgrade it."
+        )
+    row = connection.execute("SELECT json FROM environment").fetchone()
+    if row is None:
+        raise FormatError(f"{path} does not say in which environment it was measured. Measure it again.")
+    return environment_from(json.loads(row[0]), str(path))
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _naming(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, TailpruneError) as error:
+        raise FormatError(
+            f"{path}: {what} cannot be read ({error}). Restore the table from a copy; `tailprune table check` lists all such rows."
+        ) from error
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """SQLite's errors in our words. Nothing here is retried: the transaction was rolled back, the file is as it was."""
+    try:
+        yield
+    except sqlite3.ProgrammingError as error:
+        raise TableError(f"The latency table {path} is closed; open it again.") from error
+    except sqlite3.OperationalError as error:
+        raise TableError(
+            f"Cannot use {path}: {error}. What was added before is safe; mend the cause (space, permission, lock) and run again."
+        ) from error
+    except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+        raise FormatError(f"{path} is corrupt: {error}. Restore it from a copy, or measure it again.") from error
