@@ -13,6 +13,10 @@ from .errors import FormatError
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write beside the target, flush to disk, rename: a full disk or a kill leaves the old file as it was."""
     target = Path(path)
     try:
@@ -22,8 +26,8 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
             f"Cannot write {target}: {error.strerror or error}. Choose a folder that exists and can be written."
         ) from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(part, 0o644)
