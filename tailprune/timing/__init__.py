@@ -1,0 +1,10 @@
+"""How long does it take? Deployed blocks and whole models, timed on the device at hand, under one protocol.
+
+Every reading is kept, every setting that matters is part of the environment, and what did not settle says so.
+"""
+
+from .blocks import Block, build_block
+from .device_timer import DeviceTimer
+from .stopping import StoppingRule, median_interval
+
+__all__ = ["Block", "DeviceTimer", "StoppingRule", "build_block", "median_interval"]

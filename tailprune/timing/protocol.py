@@ -1,0 +1,119 @@
+"""Many shapes in turn: every round visits each one that has not settled, so that drift touches all alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from ..core.sample import LatencySample, utc_now
+from ..core.shapes import DTYPE_BYTES, LayerShape
+from .clocks import ClockReading
+from .runtimes import Prepared
+from .stopping import StoppingRule
+
+#: oneDNN keeps 1024 primitives (its documentation, "Primitive Cache"); a convolution needs one and a reorder of its weights another.
+MOST_ALIVE = 500
+
+
+@dataclass(slots=True, kw_only=True)
+class Series:
+    """One shape under measurement: its readings so far, and what they cost."""
+
+    shape: LayerShape
+    prepared: Prepared
+    times_us: list[float] = field(default_factory=list)
+    rejected: int = 0
+    seconds: float = 0.0
+    visits: int = 0
+    slowdowns: set[str] = field(default_factory=set)
+    notes: set[str] = field(default_factory=set)
+
+    def visit(self) -> None:
+        start = time.perf_counter()
+        reading = self.prepared.read()
+        self.seconds += time.perf_counter() - start
+        self.visits += 1
+        if math.isfinite(reading) and reading > 0:
+            self.times_us.append(reading)
+        else:
+            self.rejected += 1
+
+    def watch(self, clocks: ClockReading) -> None:
+        self.slowdowns.update(clocks.slowdowns)
+        if clocks.note:
+            self.notes.add(clocks.note)
+
+    def sample(self, *, unstable: bool) -> LatencySample:
+        if not self.times_us:
+            return failed_sample(self.shape, "refused", f"none of {self.visits} readings was a positive time")
+        flags = {"unstable": unstable, "throttled": bool(self.slowdowns), "noisy": self.rejected > 0}
+        notes = sorted(self.notes)
+        if self.rejected:
+            notes.append(f"{self.rejected} of {self.visits} readings were no positive time and are left out")
+        return LatencySample(shape=self.shape, times_us=tuple(self.times_us), warmups=self.prepared.warmups, utc=utc_now(),
+                             flags=tuple(flag for flag, raised in flags.items() if raised), note="; ".join(notes))  # fmt: skip
+
+
+def failed_sample(shape: LayerShape, flag: str, reason: str) -> LatencySample:
+    """A shape that the device could not run, and why: kept, so that it is not tried again."""
+    return LatencySample(shape=shape, times_us=(), utc=utc_now(), flags=(flag,), note=reason)
+
+
+def held_bytes(shape: LayerShape) -> int:
+    """What a waiting block keeps to itself: its weights (inputs are shared, outputs are freed)."""
+    return shape.num_parameters * DTYPE_BYTES[shape.dtype]
+
+
+def interleave(
+    shapes: Sequence[LayerShape],
+    *,
+    prepare: Callable[[LayerShape], Prepared | LatencySample],
+    visit: Callable[[Series], LatencySample | None],
+    pinned: Callable[[], AbstractContextManager[None]],
+    read_clocks: Callable[[], ClockReading],
+    rule: StoppingRule,
+    most_alive: int = MOST_ALIVE,
+    most_bytes: float = math.inf,
+) -> Iterator[LatencySample]:
+    """One sample per distinct shape, each yielded at the end of the round in which it settled or failed.
+
+    At most `most_alive` shapes, holding at most `most_bytes`, are alive at once (always at least one); others enter as
+    those settle. `prepare` and `visit` answer with a sample where the device failed. Settings are pinned during a round
+    and free again whenever the caller has control.
+    """
+    waiting = deque(dict.fromkeys(shapes))
+    alive: list[Series] = []
+    while waiting or alive:
+        finished: list[LatencySample] = []
+        with pinned():
+            used = sum(held_bytes(series.shape) for series in alive)
+            while waiting and len(alive) < most_alive:
+                used += held_bytes(waiting[0])
+                if alive and used > most_bytes:
+                    break
+                shape = waiting.popleft()
+                entered = prepare(shape)
+                if isinstance(entered, LatencySample):
+                    finished.append(entered)
+                    used -= held_bytes(shape)
+                else:
+                    alive.append(Series(shape=shape, prepared=entered))
+            going_on = []
+            clocks = read_clocks()
+            for series in alive:
+                failure = visit(series)
+                if failure is not None:
+                    finished.append(failure)
+                    continue
+                series.watch(clocks)
+                verdict = rule.verdict(series.times_us, visits=series.visits, seconds=series.seconds)
+                if verdict == "go on":
+                    going_on.append(series)
+                else:
+                    finished.append(series.sample(unstable=verdict == "unstable"))
+            alive = going_on
+        yield from finished
