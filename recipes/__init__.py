@@ -1,0 +1,1 @@
+"""Training around tailprune: data, models, fine-tuning. Read, copied and changed by users; never installed."""
