@@ -56,7 +56,12 @@ def _pair(text: int | str) -> tuple[int, int]:
 def sample_row(sample: LatencySample) -> tuple[str, int, str, str, str]:
     """Times as the shortest decimals that read back to the same floats, separated by spaces."""
     times = " ".join(repr(float(time)) for time in sample.times_us)
-    return times, sample.warmups, sample.utc, " ".join(sample.flags), sample.note
+    return times, int(sample.warmups), sample.utc, " ".join(sample.flags), _storable(sample.note)
+
+
+def _storable(text: str) -> str:
+    """Notes quote other programs' messages, which may hold what neither SQLite nor CSV takes."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def sample_from_row(shape: LayerShape, row: Sequence[int | str]) -> LatencySample:

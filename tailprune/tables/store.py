@@ -86,9 +86,10 @@ class Store:
 
     def pull(self) -> News:
         """What other processes committed since the last pull or push."""
-        with self._lock, _one_sentence(self.path), _transaction(self._db, "BEGIN"):
-            news, shapes, seen = self._read()
-        return self._accept(news, shapes, seen)
+        with self._lock, _one_sentence(self.path):
+            with _transaction(self._db, "BEGIN"):
+                news, shapes, seen = self._read(self._seen)
+            return self._accept(news, shapes, seen)
 
     def push(self, samples: Sequence[LatencySample] = (), held: Sequence[HeldPlateau] = ()) -> News:
         """Commit all of it or nothing; the answer includes what others committed meanwhile."""
@@ -101,17 +102,17 @@ class Store:
                 for plateau in held:
                     ends = self._shape_id(plateau.low), self._shape_id(plateau.high)
                     self._db.execute("INSERT INTO held (low_id, high_id, us) VALUES (?, ?, ?)", (*ends, plateau.us))
-                news, shapes, seen = self._read()
+                news, shapes, seen = self._read(self._seen)
             return self._accept(news, shapes, seen)
 
-    def integrity(self) -> tuple[str, ...]:
-        """SQLite's own complaints about the file, none if it is sound."""
-        with self._lock, _one_sentence(self.path):
-            answers = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
-            orphans = [
-                f"row {row[1]} of {row[0]} has no {row[2]}" for row in self._db.execute("PRAGMA foreign_key_check")
-            ]
-        return (*(answer for answer in answers if answer != "ok"), *orphans)
+    def complaints(self) -> tuple[str, ...]:
+        """What is wrong with the file, one sentence each: SQLite's own checks, and every row that cannot be read."""
+        found: list[str] = []
+        with self._lock, _one_sentence(self.path), _transaction(self._db, "BEGIN"):
+            found += [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+            found += [f"{row[0]} {row[1]} names no {row[2]}" for row in self._db.execute("PRAGMA foreign_key_check")]
+            self._read((0, 0, 0), found)
+        return tuple(found)
 
     def close(self) -> None:
         with self._lock, _one_sentence(self.path):
@@ -122,21 +123,28 @@ class Store:
         self._db.execute(_INSERT_SHAPE, row)
         return int(self._db.execute(_FIND_SHAPE, row).fetchone()[0])
 
-    def _read(self) -> tuple[News, dict[int, LayerShape], tuple[int, int, int]]:
-        shape_id, sample_id, held_id = self._seen
-        new_shapes: dict[int, LayerShape] = {}
-        for shape_id, *row in self._db.execute(_READ_SHAPES, self._seen[:1]):
-            with _naming(self.path, f"shape {shape_id}"):
-                new_shapes[shape_id] = shape_from_row(row)
-        samples, held = [], []
-        for sample_id, of, *row in self._db.execute(_READ_SAMPLES, self._seen[1:2]):
-            with _naming(self.path, f"sample {sample_id}"):
-                samples.append(sample_from_row(new_shapes.get(of) or self._shapes[of], row))
-        for held_id, low_id, high_id, us in self._db.execute(_READ_HELD, self._seen[2:]):
-            with _naming(self.path, f"held plateau {held_id}"):
-                low, high = (new_shapes.get(end) or self._shapes[end] for end in (low_id, high_id))
-                held.append(HeldPlateau(low=low, high=high, us=us))
-        return News(samples=tuple(samples), held=tuple(held)), new_shapes, (shape_id, sample_id, held_id)
+    def _read(
+        self, seen: tuple[int, int, int], complaints: list[str] | None = None
+    ) -> tuple[News, dict[int, LayerShape], tuple[int, int, int]]:
+        """The rows behind `seen`; one that cannot be read is an error, or one complaint where those are collected."""
+        shapes: dict[int, LayerShape] = {}
+        samples: list[LatencySample] = []
+        held: list[HeldPlateau] = []
+
+        def shape_of(row_id: int) -> LayerShape:
+            return shapes[row_id] if row_id in shapes else self._shapes[row_id]
+
+        shape_id, sample_id, held_id = seen
+        for shape_id, *row in self._db.execute(_READ_SHAPES, seen[:1]):
+            with _naming(self.path, f"shape {shape_id}", complaints):
+                shapes[shape_id] = shape_from_row(row)
+        for sample_id, of, *row in self._db.execute(_READ_SAMPLES, seen[1:2]):
+            with _naming(self.path, f"sample {sample_id}", complaints):
+                samples.append(sample_from_row(shape_of(of), row))
+        for held_id, low, high, us in self._db.execute(_READ_HELD, seen[2:]):
+            with _naming(self.path, f"held plateau {held_id}", complaints):
+                held.append(HeldPlateau(low=shape_of(low), high=shape_of(high), us=us))
+        return News(samples=tuple(samples), held=tuple(held)), shapes, (shape_id, sample_id, held_id)
 
     def _accept(self, news: News, shapes: dict[int, LayerShape], seen: tuple[int, int, int]) -> News:
         """Only after the commit: a failed transaction leaves this object as it was."""
@@ -224,13 +232,16 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
 
 
 @contextmanager
-def _naming(path: Path, what: str) -> Iterator[None]:
+def _naming(path: Path, what: str, complaints: list[str] | None) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError, TailpruneError) as error:
-        raise FormatError(
-            f"{path}: {what} cannot be read ({error}). Restore the table from a copy; `tailprune table check` lists all such rows."
-        ) from error
+    except (ValueError, LookupError, TypeError, TailpruneError) as error:
+        sentence = f"{what} cannot be read ({error or type(error).__name__})"
+        if complaints is None:
+            raise FormatError(
+                f"{path}: {sentence}. Restore it from a copy; `tailprune table check` lists all such rows."
+            ) from error
+        complaints.append(sentence)
 
 
 @contextmanager

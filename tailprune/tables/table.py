@@ -146,6 +146,14 @@ class LatencyTable:
         """The plateaus in force."""
         return tuple(self._plateaus)
 
+    def plateau_of(self, shape: LayerShape) -> HeldPlateau | None:
+        """The plateau in force around a shape, measured or not."""
+        return self._plateaus.find(shape)
+
+    def complaints(self) -> tuple[str, ...]:
+        """What is wrong with the file itself, one sentence each; none in memory. `check_table` asks more."""
+        return self._store.complaints() if self._store else ()
+
     def latency_us(self, shape: LayerShape) -> float:
         """Microseconds of one call: the median of the raw times, or the value of the held plateau around it.
 
@@ -167,9 +175,9 @@ class LatencyTable:
         """
         self.latency_us(shape)
         if not self._measured(shape):
-            plateau = self._plateaus.find(shape)
+            plateau = self.plateau_of(shape)
             return max(self.noise_us(end) for end in (plateau.low, plateau.high)) if plateau else 0.0
-        counted = _counted(self._shapes[shape])
+        counted = counted_visits(self._shapes[shape])
         medians = [visit.median_us for visit in counted]
         between = stdev(medians) / sqrt(len(medians)) if len(medians) > 1 else 0.0
         return max(merge_visits(counted).noise_us, between)
@@ -245,7 +253,7 @@ class LatencyTable:
             self._known_us.clear()
 
 
-def _counted(visits: Iterable[LatencySample]) -> list[LatencySample]:
+def counted_visits(visits: Iterable[LatencySample]) -> list[LatencySample]:
     """The visits a latency is made of: those with times and without a doubt, else those with times."""
     timed = [visit for visit in visits if visit.usable]
     return [visit for visit in timed if not DOUBTFUL & set(visit.flags)] or timed
@@ -254,7 +262,7 @@ def _counted(visits: Iterable[LatencySample]) -> list[LatencySample]:
 def merge_visits(visits: Iterable[LatencySample]) -> LatencySample:
     """One sample of several visits of one shape: the times of those that count, in order; the last one's date."""
     visits = list(visits)
-    counted = _counted(visits) or visits[-1:]
+    counted = counted_visits(visits) or visits[-1:]
     if len(counted) == 1:
         return counted[0]
     return LatencySample(
