@@ -1,0 +1,33 @@
+"""Which widths should the channel groups of a network have? The joint problem over both ends of every layer, exact
+solvers for it, the policies that say which widths are allowed, and the rivals every answer is compared with."""
+
+from __future__ import annotations
+
+from .candidates import Candidates, Policy, candidate_widths
+from .costs import LayerCosts
+from .host import Scope, choose_host
+from .planner import Goal, plan_widths
+from .problem import Objective, Problem, Solution, build_problem
+from .rivals import fixed_multiple, host_plan
+from .solve import Solver, solve
+from .structure import required_shapes
+
+__all__ = [
+    "Candidates",
+    "Goal",
+    "LayerCosts",
+    "Objective",
+    "Policy",
+    "Problem",
+    "Scope",
+    "Solution",
+    "Solver",
+    "build_problem",
+    "candidate_widths",
+    "choose_host",
+    "fixed_multiple",
+    "host_plan",
+    "plan_widths",
+    "required_shapes",
+    "solve",
+]

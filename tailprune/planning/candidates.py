@@ -1,0 +1,130 @@
+"""Which widths a policy allows each group."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..core.errors import InvalidShape
+from ..core.graph import ChannelGroup, ModelGraph
+from ..core.protocols import LatencySource
+from ..core.scores import ChannelScores
+from ..steps import detect_steps, group_curve
+
+Policy = Literal["snap", "shrink", "grow", "nearest", "reallocate"]
+#: `reallocate` keeps at least this share of the host's width: a linear score lets early layers collapse.
+REALLOCATE_FLOOR = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Allowed widths of every group, ascending; the step edges they come from; what was worth a remark."""
+
+    widths: Mapping[str, tuple[int, ...]]
+    edges: Mapping[str, tuple[int, ...]]
+    warnings: tuple[str, ...] = ()
+
+
+def candidate_widths(
+    graph: ModelGraph,
+    scores: ChannelScores,
+    latency: LatencySource,
+    *,
+    policy: Policy = "snap",
+    reach: int = 1,
+    min_widths: Mapping[str, int] | None = None,
+    max_widths: Mapping[str, int] | None = None,
+    frozen: Collection[str] = (),
+) -> Candidates:
+    """Which widths may each group take?
+
+    Edges are those of the group's curve with all other groups dense; the original width is one, and the widest.
+    With h the host's width:
+
+        snap        h, and the `reach` nearest edges below and above h
+        shrink      the edge at or below h, h itself where there is none
+        grow        the edge at or above h
+        nearest     the edge nearest to h, the wider one of two equally near
+        reallocate  h, and every edge from half of h up
+
+    Groups that are frozen, not prunable or without scores stay at h. `min_widths` and `max_widths` bind harder than
+    the policy: where they exclude all it allows, the width closest to h within them is taken.
+    """
+    if policy not in get_args(Policy):
+        raise InvalidShape(f"Unknown policy {policy!r}; allowed: {', '.join(get_args(Policy))}.")
+    if isinstance(reach, bool) or not isinstance(reach, int) or reach < 1:
+        raise InvalidShape(f"reach must be a whole number of at least 1, got {reach!r}.")
+    low, high = min_widths or {}, max_widths or {}
+    for group_id in (*low, *high, *frozen):
+        graph.group(group_id)
+    widths: dict[str, tuple[int, ...]] = {}
+    edges: dict[str, tuple[int, ...]] = {}
+    warnings: list[str] = []
+    seen: dict[object, tuple[int, ...]] = {}
+    for group in graph.groups:
+        scored = scores.by_group.get(group.id)
+        if scored is None:
+            widths[group.id] = (group.width,)
+            continue
+        if scored.width != group.width:
+            raise InvalidShape(
+                f"Group {group.id} has {group.width} channels but {scored.width} scores. Score the network that was traced."
+            )
+        host = scored.host_width
+        if not group.prunable or group.id in frozen or not graph.layers_of(group.id):
+            widths[group.id] = (host,)
+            continue
+        key = _role(graph, group)
+        if key not in seen:
+            curve = group_curve(graph, group.id, latency)
+            seen[key] = tuple(sorted({*detect_steps(curve).edge_widths, group.width}))
+            unknown = len(group.grid) - len(set(group.grid) & set(curve.widths))
+            if unknown:
+                warnings.append(
+                    f"{group.id}: {unknown} of {len(group.grid)} widths have no latency, edges there are not seen"
+                )
+        edges[group.id] = seen[key]
+        allowed = _allowed(edges[group.id], host, policy, reach)
+        widths[group.id] = _bounded(group, allowed, host, low.get(group.id), high.get(group.id))
+    return Candidates(widths=widths, edges=edges, warnings=tuple(warnings))
+
+
+def _role(graph: ModelGraph, group: ChannelGroup) -> object:
+    """Groups of one role have one curve: residual networks repeat their blocks."""
+    places = sorted(
+        (repr(la.shape), la.calls, dict(la.in_expr.terms).get(group.id, 0), dict(la.out_expr.terms).get(group.id, 0))
+        for la in graph.layers_of(group.id)
+    )
+    return group.width, group.granule, group.min_width, tuple(places)
+
+
+def _allowed(edges: tuple[int, ...], host: int, policy: Policy, reach: int) -> tuple[int, ...]:
+    below = [edge for edge in edges if edge < host]
+    above = [edge for edge in edges if edge > host]
+    at = [host] if host in edges else []
+    if policy == "snap":
+        return (*below[-reach:], host, *above[:reach])
+    if policy == "reallocate":
+        return (*(edge for edge in below if edge >= REALLOCATE_FLOOR * host), host, *above)
+    if policy == "shrink":
+        return tuple((at or below or [host])[-1:])
+    if policy == "grow":
+        return tuple((at or above or [host])[:1])
+    return (min(edges, key=lambda edge: (abs(edge - host), -edge)),)
+
+
+def _bounded(
+    group: ChannelGroup, allowed: tuple[int, ...], host: int, low: int | None, high: int | None
+) -> tuple[int, ...]:
+    floor, ceiling = low if low is not None else 1, high if high is not None else group.width
+    inside = tuple(width for width in allowed if floor <= width <= ceiling)
+    if inside:
+        return inside
+    reachable = [width for width in range(group.granule, group.width + 1, group.granule) if floor <= width <= ceiling]
+    if not reachable:
+        raise InvalidShape(
+            f"Group {group.id} of {group.width} channels (granule {group.granule}) has no width in {floor}..{ceiling}. "
+            "Change its min_widths or max_widths."
+        )
+    return (min(reachable, key=lambda width: abs(width - host)),)

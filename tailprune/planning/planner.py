@@ -1,0 +1,134 @@
+"""The decision: which width every group gets, and what that is expected to buy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal, NoReturn, get_args
+
+from ..core.errors import InvalidShape, NoPlan
+from ..core.graph import ModelGraph
+from ..core.plan import Budget, WidthPlan
+from ..core.protocols import LatencySource
+from ..core.scores import ChannelScores
+from .candidates import Candidates, Policy, candidate_widths
+from .costs import TICKS_PER_US, LayerCosts
+from .describe import write_plan
+from .problem import UNITS_OF_IMPORTANCE, Objective, Problem, Solution, build_problem
+from .solve import Solver, solve
+
+Goal = Literal["faster", "better"]
+#: Policies that leave one width a group, so that nothing is left to optimise.
+PLAIN = ("shrink", "grow", "nearest")
+
+
+def plan_widths(
+    graph: ModelGraph,
+    scores: ChannelScores,
+    *,
+    latency: LatencySource,
+    policy: Policy | None = None,
+    goal: Goal | None = None,
+    reach: int = 1,
+    budget: Budget | None = None,
+    min_widths: Mapping[str, int] | None = None,
+    max_widths: Mapping[str, int] | None = None,
+    frozen: Collection[str] = (),
+    solver: Solver = "auto",
+    time_limit_s: float = 10.0,
+) -> WidthPlan:
+    """Which width should each channel group have?
+
+    With h the host's widths, T the sum of layer latencies and V the importance kept:
+
+        faster   minimise T(k)  with V(k) >= V(h)
+        better   maximise V(k)  with T(k) <= T(h), or at most the budget's latency where one is given
+
+    over the widths the policy allows (`candidate_widths`). Equal T prefers the higher V, equal V the lower T. The
+    host's own widths are always allowed, so the plan is never slower than the host and never scores less; where no
+    widths are better, the plan is the host (`status="host"`) and says so. `shrink`, `grow` and `nearest` follow their
+    rule without optimising, and promise neither.
+
+    `policy` is `snap` by default; for scores without a host, and a budget, it is `reallocate`. `goal` is `faster` by
+    default, `better` with a budget; `faster` with a budget must reach it at the host's score. `optimality_gap` is the
+    share by which a better plan could still undercut this one's latency, or exceed its importance; None: not known.
+
+    Raises NoPlan below the floor, MissingLatency with all shapes that the source lacks, TableError for a latency that
+    is no time.
+    """
+    if goal is not None and goal not in get_args(Goal):
+        raise InvalidShape(f"Unknown goal {goal!r}; allowed: {', '.join(get_args(Goal))}.")
+    if not time_limit_s > 0:
+        raise InvalidShape(f"time_limit_s must be positive, got {time_limit_s!r}.")
+    hostless = all(g.host_kept is None for g in scores.groups)
+    chosen_policy: Policy = policy or ("reallocate" if hostless and budget is not None else "snap")
+    chosen_goal: Goal = goal or ("faster" if budget is None else "better")
+    costs = LayerCosts(latency)
+    candidates = candidate_widths(
+        graph, scores, costs, policy=chosen_policy, reach=reach,
+        min_widths=min_widths, max_widths=max_widths, frozen=frozen,
+    )  # fmt: skip
+    problem = build_problem(graph, scores, costs, candidates.widths)
+    host_widths = {**graph.widths, **scores.host_widths}
+    host_time, host_loss = problem.measure(host_widths)
+    original_us = costs.total(graph, graph.widths) / TICKS_PER_US
+    budget_us = None if budget is None else budget.resolve(original_us=original_us, host_us=host_time / TICKS_PER_US)
+    limit = host_time if budget_us is None or (budget and budget.of_host) else int(budget_us * TICKS_PER_US)
+
+    start = problem.positions(host_widths)
+    if chosen_policy in PLAIN:
+        found = problem.solution((), solver="rule")
+        objective = Objective(minimise="time", limit=found.loss)
+    else:
+        faster = chosen_goal == "faster"
+        objective = Objective(minimise="time" if faster else "loss", limit=host_loss if faster else limit)
+        starts = [] if start is None else [start]
+        answer = solve(problem, objective, starts=starts, solver=solver, time_limit_s=time_limit_s)
+        found = answer or _cheapest(problem, objective, candidates, solver, time_limit_s)
+    if budget_us is not None and found.time > limit:
+        _refuse_budget(problem, found, budget_us, candidates, chosen_policy, chosen_goal)
+    if start is not None and (found.time, found.loss) == (host_time, host_loss):
+        found = problem.solution(start, solver=found.solver, bound=found.bound)  # of equals, the one that moves nothing
+    return write_plan(
+        problem, found, objective, candidates=candidates, policy=chosen_policy,
+        goal="rule" if chosen_policy in PLAIN else chosen_goal, reach=reach if chosen_policy == "snap" else None,
+        original_us=original_us, host_widths=host_widths, budget_us=budget_us, frozen=frozen,
+    )  # fmt: skip
+
+
+def _cheapest(
+    problem: Problem, objective: Objective, candidates: Candidates, solver: Solver, time_limit_s: float
+) -> Solution:
+    """The floor, where the objective's limit could not be met: the plan if it meets the limit after all."""
+    if objective.minimise == "time":
+        lost = min(int(loss.min()) for loss in problem.losses) if problem.losses else 0
+        reachable = (problem.best_value - lost) / UNITS_OF_IMPORTANCE
+        raise NoPlan(
+            f"No allowed widths keep the host's importance of {(problem.best_value - objective.limit) / UNITS_OF_IMPORTANCE:.2%}; "
+            f"at most {reachable:.2%} can be kept. Raise max_widths."
+        )
+    floor = Objective(minimise="time", limit=sum(int(loss.max()) for loss in problem.losses))
+    found = solve(problem, floor, solver=solver, time_limit_s=time_limit_s)
+    if found is None:
+        raise NoPlan(f"No plan was found within {time_limit_s:g} s. Raise time_limit_s, or lower reach.")
+    if found.time > objective.limit:
+        _refuse_budget(problem, found, objective.limit / TICKS_PER_US, candidates, "", "better")
+    return problem.solution(found.positions, solver=found.solver)
+
+
+def _refuse_budget(
+    problem: Problem, floor: Solution, budget_us: float, candidates: Candidates, policy: str, goal: str
+) -> NoReturn:
+    floor_us = floor.time / TICKS_PER_US
+    if policy in PLAIN:
+        what = f"the only plan of policy {policy}"
+    elif goal == "faster":
+        what = "the cheapest plan at the host's importance"
+    else:
+        what = "the cheapest plan"
+    widths = problem.widths(floor.positions)
+    held = [f"{g.id} at {widths[g.id]}" for g in problem.graph.groups if widths[g.id] == candidates.widths[g.id][0]]
+    shown = ", ".join(held[:5]) + (f" and {len(held) - 5} more" if len(held) > 5 else "")
+    raise NoPlan(
+        f"Budget {budget_us:,.1f} us is below {what}, {floor_us:,.1f} us (held up by groups at their narrowest allowed "
+        f"width: {shown or 'none'}). Raise the budget, raise reach or use policy reallocate, or lower min_widths."
+    )
