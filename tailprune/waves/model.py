@@ -46,7 +46,7 @@ class WaveModel:
     >>> model = WaveModel(load_device("h200"))
     >>> layer = LayerShape(op="conv", batch=64, in_channels=512, out_channels=512, in_hw=(14, 14), kernel_hw=(3, 3), padding_hw=(1, 1), dtype="float16")
     >>> model.kind(layer), model.profile(layer).num_waves
-    ('modelled', 2)
+    ('modelled', 4)
     """
 
     def __init__(self, device: DeviceSpec, *, efficiency: Efficiency | None = None, fused: bool = True) -> None:
@@ -91,8 +91,15 @@ class WaveModel:
         groups = shape.conv_groups if shape.op == "conv" and not one_count else 1
         if np.any(ins % groups) or np.any(outs % groups):
             raise InvalidShape(f"Channel counts of a curve must be multiples of the {groups} conv groups.")
-        full = np.broadcast_shapes(np.shape(ins), np.shape(outs))
-        return np.array(np.broadcast_to(self._estimate_us(shape, ins, outs), full), dtype=float)
+        ins, outs = np.broadcast_arrays(ins, outs)
+        curve = np.array(np.broadcast_to(self._estimate_us(shape, ins, outs), outs.shape), dtype=float)
+        if shape.op == "conv" and shape.conv_groups > 1:
+            # One channel of a depthwise layer is an ordinary convolution; one channel per conv group is a depthwise one.
+            turns = outs == 1 if shape.depthwise else (ins == groups) & (outs == groups)
+            for at in map(tuple, np.argwhere(turns)):
+                changed = shape.with_channels(in_channels=int(ins[at]), out_channels=int(outs[at]))
+                curve[at] = self.latency_us(changed)
+        return curve
 
     def profile(self, shape: LayerShape) -> WaveProfile:
         """The grid that the model holds likeliest for this shape; of attention, the largest of its products."""
