@@ -50,7 +50,7 @@ class FinetuneConfig:
 
 
 #: A small network on the digits, from random weights: over 95 % in under a minute on two cores.
-TRAIN_DIGITS = FinetuneConfig(epochs=6, batch=64, learning_rate=0.1, warmup_epochs=1, shift=2)
+TRAIN_DIGITS = FinetuneConfig(epochs=7, batch=32, learning_rate=0.05, warmup_epochs=1, shift=2)
 #: The same network after pruning.
 FINETUNE_DIGITS = FinetuneConfig(
     epochs=2, batch=64, learning_rate=0.02, warmup_epochs=0.25, shift=2, recalibrate_batches=8

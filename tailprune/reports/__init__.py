@@ -1,0 +1,35 @@
+"""How does a person see the result? Tables for the terminal, plots, and one self-contained page.
+
+Values come in (core's, and the small ones of `comparison`), renderables, figures and text go out; nothing is decided here
+but what the measured differences amount to. matplotlib and jinja2 are imported when a plot or a page is asked for.
+"""
+
+from __future__ import annotations
+
+from .canvas import figure_svg, save_figure
+from .comparison import Comparison, ComparisonRow, LayerTime, SweepPoint
+from .page import ReportPage, StaircaseView, render_page, write_page
+from .plots import plot_latency_by_layer, plot_predicted_measured, plot_ratio_sweep, plot_staircase, plot_widths
+from .tables import comparison_table, facts_table, plan_table, staircase_table
+
+__all__ = [
+    "Comparison",
+    "ComparisonRow",
+    "LayerTime",
+    "ReportPage",
+    "StaircaseView",
+    "SweepPoint",
+    "comparison_table",
+    "facts_table",
+    "figure_svg",
+    "plan_table",
+    "plot_latency_by_layer",
+    "plot_predicted_measured",
+    "plot_ratio_sweep",
+    "plot_staircase",
+    "plot_widths",
+    "render_page",
+    "save_figure",
+    "staircase_table",
+    "write_page",
+]
