@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tailprune.core.errors import InvalidShape
-
+from ..core.errors import InvalidShape
 from .staircase import Staircase
 
 

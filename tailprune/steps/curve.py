@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from tailprune.core.errors import InvalidShape, MissingLatency
-from tailprune.core.protocols import LatencyKind
+from ..core.errors import InvalidShape, MissingLatency
+from ..core.protocols import LatencyKind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tailprune.core.errors import InvalidShape
-
+from ..core.errors import InvalidShape
 from .curve import LatencyCurve
 from .noise import point_noise_us
 from .segment import Floats, PieceCosts, best_partition
@@ -23,6 +22,11 @@ NEIGHBOURHOOD = 24
 WIGGLE = 1 / 8
 #: An edge's place is in doubt where moving it by one point costs less than this in log-likelihood ratio x 2.
 PLACE_DOUBT = 2.0
+#: A single width that leaves its plateau and comes back must stand out this many times more than an edge: timings
+#: have heavier tails than the normal, and one disturbed visit looks just like it.
+LONE = 2.0
+#: Fewest points on both sides for a width to be lonely; zig-zags from alignment are not.
+COMPANY = 3
 
 
 def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: float = 0.99) -> Staircase:
@@ -34,9 +38,10 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
 
     Pieces come from an exact penalised partition. A jump is what the latency rises from one plateau's line to the next
     in excess of the local slope. It is kept when it is at least `min_riser` of the latency, and **confirmed** when it
-    also exceeds k standard errors, k so that a curve without steps gives a false edge with probability
+    also exceeds k standard errors, k so that a curve of normal noise without steps gives a false edge with probability
     1 - `confidence` at most (Bonferroni over its gaps), and its place is known: neighbouring widths one granule apart,
-    each clearly on its side. Otherwise it is **ambiguous**: measure again, or measure between.
+    each clearly on its side. Otherwise it is **ambiguous**: measure again, or measure between. The two edges around a
+    single width that leaves its plateau and comes back need twice the standard errors.
 
     >>> curve = LatencyCurve(widths=tuple(range(1, 65)), latency_us=tuple(10.0 + 4 * ((w - 1) // 16) for w in range(1, 65)),
     ...                      kind="modelled")
@@ -54,18 +59,21 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     costs = PieceCosts(x, y, sigma)
     gaps = max(len(curve) - 1, 1)
     k = max(NormalDist().inv_cdf(1 - (1 - confidence) / (2 * gaps)), DOUBT_SIGMAS)
-    starts = _merge(best_partition(costs, penalty=DOUBT_SIGMAS**2 + 3.0), costs, len(curve), min_riser)
-    jumps = [_jump(costs, a, b, c) for a, b, c in _triples(starts, len(curve))]
+    penalty = DOUBT_SIGMAS**2 + 3.0
+    prior = _SlopePrior.of(costs, best_partition(costs, penalty))
+    pieces = best_partition(costs, penalty, slope=prior.mean, precision=prior.precision)
+    starts = _merge(pieces, costs, prior, min_riser)
     stops = [*starts[1:], len(curve)]
+    jumps = [_jump(costs, prior, *bounds) for bounds in zip(starts, stops, stops[1:], strict=False)]
     plateaus = []
     for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        jump = jumps[index] if stop < len(curve) else None
         verdict: EdgeVerdict = "end"
-        riser = sigmas = 0.0
-        if stop < len(curve):
-            jump = jumps[index]
-            riser, sigmas = jump.fraction, jump.sigmas
-            placed = curve.widths[stop] - curve.widths[stop - 1] <= curve.granule and _placed(jump, y, sigma, x, stop)
-            verdict = "confirmed" if placed and sigmas >= k else "ambiguous"
+        if jump:
+            near = curve.widths[stop] - curve.widths[stop - 1] <= curve.granule
+            lone = _is_lone(jumps, starts, stops, index) or _is_lone(jumps, starts, stops, index + 1)
+            sure = jump.sigmas >= k * (LONE if lone else 1.0) and near and _placed(jump, y, sigma, x, stop)
+            verdict = "confirmed" if sure else "ambiguous"
         plateaus.append(
             Plateau(
                 low=curve.widths[start],
@@ -73,8 +81,8 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
                 low_us=curve.latency_us[start],
                 high_us=curve.latency_us[stop - 1],
                 verdict=verdict,
-                riser=riser,
-                sigmas=sigmas,
+                riser=jump.fraction if jump else 0.0,
+                sigmas=jump.sigmas if jump else 0.0,
             )
         )
     return Staircase(
@@ -101,33 +109,60 @@ class _Jump:
         return abs(self.excess_us) / self.error_us
 
 
-def _jump(costs: PieceCosts, start: int, edge: int, stop: int) -> _Jump:
+@dataclass(frozen=True, slots=True)
+class _SlopePrior:
+    """How plateaus of this curve slope in general: mean in microseconds per channel, and its precision for one plateau."""
+
+    mean: float
+    precision: float
+
+    @classmethod
+    def of(cls, costs: PieceCosts, starts: list[int]) -> _SlopePrior:
+        """Random-effects mean over the pieces (DerSimonian & Laird 1986): short plateaus borrow from the long ones."""
+        fits = [costs.fit(a, b) for a, b in zip(starts, [*starts[1:], len(costs.x)], strict=True) if b - a > 2]
+        slope = np.array([fit[2] for fit in fits])
+        spread = np.array([fit[4] for fit in fits])
+        total = float(spread.sum())
+        if total <= 0:
+            return cls(0.0, 0.0)
+        mean = float(spread @ slope) / total
+        freedom = total - float(spread @ spread) / total
+        between = (float(spread @ (slope - mean) ** 2) - (len(fits) - 1)) / freedom if freedom > 0 else 0.0
+        return cls(mean, 1.0 / (max(between, 0.0) + 1.0 / total))
+
+
+def _jump(costs: PieceCosts, prior: _SlopePrior, start: int, edge: int, stop: int) -> _Jump:
     """The jump between points start..edge-1 and edge..stop-1."""
     before, behind = float(costs.x[edge - 1]), float(costs.x[edge])
     lx, ly, ls, lw, lspread = costs.fit(max(start, edge - NEIGHBOURHOOD), edge)
     rx, ry, rs, rw, rspread = costs.fit(edge, min(stop, edge + NEIGHBOURHOOD))
-    spread = lspread + rspread
-    slope = (ls * lspread + rs * rspread) / spread if spread > 0 else 0.0
+    precision = lspread + rspread + prior.precision
+    slope = (ls * lspread + rs * rspread + prior.mean * prior.precision) / precision if precision > 0 else 0.0
     # Both sides are read with the slope they share: a slope of its own from two noisy points would be mere noise.
     left, right = ly + slope * (before - lx), ry + slope * (behind - rx)
-    lever = (before - lx) - (behind - rx) + (behind - before)
-    variance = 1 / lw + 1 / rw + (lever**2 / spread if spread > 0 else 0.0)
+    variance = 1 / lw + 1 / rw + ((rx - lx) ** 2 / precision if precision > 0 else 0.0)
     return _Jump(left, right, slope, right - left - slope * (behind - before), math.sqrt(variance))
 
 
-def _triples(starts: list[int], count: int) -> list[tuple[int, int, int]]:
-    bounds = [*starts, count]
-    return [(bounds[i - 1], bounds[i], bounds[i + 1]) for i in range(1, len(starts))]
+def _is_lone(jumps: list[_Jump], starts: list[int], stops: list[int], index: int) -> bool:
+    """Whether a plateau is one point in the middle of a longer one."""
+    if not 0 < index < len(starts) - 1:
+        return False
+    before, own, behind = (stops[i] - starts[i] for i in (index - 1, index, index + 1))
+    if own > 1 or min(before, behind) < COMPANY:
+        return False
+    there, back = jumps[index - 1].excess_us, jumps[index].excess_us
+    return abs(there + back) < 0.5 * min(abs(there), abs(back))
 
 
-def _merge(starts: list[int], costs: PieceCosts, count: int, min_riser: float) -> list[int]:
+def _merge(starts: list[int], costs: PieceCosts, prior: _SlopePrior, min_riser: float) -> list[int]:
     """Join the pieces between which nothing jumps, weakest jump first."""
     starts = list(starts)
 
     def strength(i: int) -> float:
         """Above 1 where the boundary before piece i is worth keeping."""
-        stop = starts[i + 1] if i + 1 < len(starts) else count
-        jump = _jump(costs, starts[i - 1], starts[i], stop)
+        stop = starts[i + 1] if i + 1 < len(starts) else len(costs.x)
+        jump = _jump(costs, prior, starts[i - 1], starts[i], stop)
         return min(abs(jump.fraction) / min_riser, jump.sigmas / DOUBT_SIGMAS)
 
     strengths = [math.inf] + [strength(i) for i in range(1, len(starts))]

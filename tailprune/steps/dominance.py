@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from tailprune.core.errors import InvalidShape
-
+from ..core.errors import InvalidShape
 from .curve import LatencyCurve
 from .noise import point_noise_us
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from tailprune.core.errors import MissingLatency
-from tailprune.core.graph import ModelGraph
-from tailprune.core.protocols import LatencyKind, LatencySource
-
+from ..core.errors import MissingLatency
+from ..core.graph import ModelGraph
+from ..core.protocols import LatencyKind, LatencySource
 from .curve import LatencyCurve
 
 _WEAKNESS: tuple[LatencyKind, ...] = ("measured", "held", "modelled")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 #: Longest piece the search fits at once, in points. Longer plateaus come out in parts and are joined by the caller;
-#: it bounds the work at n x 128 and costs no power, since 128 points settle a line far below any riser of interest.
-WINDOW = 128
+#: it bounds the work at n x 64 and costs no power, since 64 points settle a line far below any riser of interest.
+WINDOW = 64
 #: Steepest slope of a piece, in units of latency / width: 1 is proportional latency, the steepest a plateau can
 #: honestly be; a little more for curvature. Without a bound two points across a riser would pass for a slope.
 STEEPEST = 1.25
@@ -35,35 +35,42 @@ class PieceCosts:
         """(mean x, mean y, slope, weight, weighted spread of x) of the line through points start..stop-1."""
         w, wx, wxx, wy, wxy, _ = (float(v) for v in self.prefix[:, stop] - self.prefix[:, start])
         mean_x, mean_y = wx / w, wy / w
-        spread = max(wxx - w * mean_x * mean_x, 0.0)
         natural = mean_y / (mean_x + self.center)
-        slope = (wxy - w * mean_x * mean_y) / spread if stop - start > 1 and spread > 0 else 0.0
+        if stop - start < 2:
+            return mean_x + self.center, mean_y, 0.0, w, 0.0
+        spread = wxx - w * mean_x * mean_x
+        slope = (wxy - w * mean_x * mean_y) / spread
         slope = min(max(slope, FALLING * natural), STEEPEST * natural)
         return mean_x + self.center, mean_y, slope, w, spread
 
-    def matrix(self, window: int) -> Floats:
-        """cost[t - 1, j]: residual of the piece of j + 1 points that ends before point t, infinite off the start."""
-        n = self.prefix.shape[1] - 1
-        stops = np.arange(1, n + 1)[:, None]
-        starts = stops - np.arange(1, window + 1)[None, :]
-        inside = starts >= 0
-        starts = np.maximum(starts, 0)
-        w, wx, wxx, wy, wxy, wyy = (p[stops] - p[starts] for p in self.prefix)
+    def matrix(self, window: int, slope: float = 0.0, precision: float = 0.0) -> Floats:
+        """cost[t - 1, j]: residual of the piece of j + 1 points that ends before point t, infinite off the start.
+
+        With a `precision` a piece also pays for a slope other than `slope`: precision x difference squared.
+        """
+        n = len(self.x)
+        # Row t - 1 of each difference is prefix[t] - prefix[t - 1], prefix[t] - prefix[t - 2], ...; before the start
+        # the prefix is continued by its first value, and those entries are set to infinity at the end.
+        padded = np.pad(self.prefix, ((0, 0), (window - 1, 0)))
+        earlier = np.lib.stride_tricks.sliding_window_view(padded[:, :-1], window, axis=1)[:, :, ::-1]
+        w, wx, wxx, wy, wxy, wyy = self.prefix[:, 1:, None] - earlier
         mean_x, mean_y = wx / w, wy / w
         sxx = np.maximum(wxx - wx * mean_x, 1e-30)
         sxy = wxy - wx * mean_y
         natural = mean_y / (mean_x + self.center)
-        slope = np.clip(sxy / sxx, FALLING * natural, STEEPEST * natural)
-        cost = wyy - wy * mean_y - slope * (2.0 * sxy - slope * sxx)
+        fitted = np.clip((sxy + precision * slope) / (sxx + precision), FALLING * natural, STEEPEST * natural)
+        cost = wyy - wy * mean_y - fitted * (2.0 * sxy - fitted * sxx) + precision * (fitted - slope) ** 2
+        np.maximum(cost, 0.0, out=cost)
         cost[:, 0] = 0.0
-        return np.where(inside, np.maximum(cost, 0.0), math.inf)
+        cost[np.arange(window) >= np.arange(1, n + 1)[:, None]] = math.inf
+        return cost
 
 
-def best_partition(costs: PieceCosts, penalty: float) -> list[int]:
-    """Starts of the pieces that minimise sum of residuals + penalty x pieces (exact dynamic programme)."""
+def best_partition(costs: PieceCosts, penalty: float, *, slope: float = 0.0, precision: float = 0.0) -> list[int]:
+    """Starts of the pieces that minimise sum of costs + penalty x pieces (exact dynamic programme)."""
     n = len(costs.x)
     window = min(WINDOW, n)
-    matrix = costs.matrix(window)
+    matrix = costs.matrix(window, slope, precision)
     best = np.zeros(n + 1)
     origin = [0] * (n + 1)
     for stop in range(1, n + 1):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from tailprune.core.errors import InvalidShape, MissingLatency
-
+from ..core.errors import InvalidShape, MissingLatency
 from .curve import LatencyCurve
 
 #: `confirmed`: a jump beyond the noise at an exactly known width; `ambiguous`: size or place is in doubt;
