@@ -8,13 +8,14 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.artifact import parse_artifact, write_bytes_atomically
 from ..core.environment import Environment
-from ..core.errors import FormatError, TailpruneError
+from ..core.errors import FormatError, TableError, TailpruneError
 from ..core.sample import LatencySample
 from .held import HeldPlateau
 from .rows import (
@@ -31,6 +32,7 @@ from .table import LatencyTable
 CSV_FORMAT, CSV_VERSION = "tailprune-table", 1
 #: `latency_us` is the visit's median, or the value of a held plateau that runs from this row's channels to `held_to`.
 COLUMNS = ("kind", *SHAPE_COLUMNS, "held_to", "latency_us", *SAMPLE_COLUMNS)
+_CHANNELS = re.compile(r"[0-9]+->[0-9]+")
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -80,8 +82,10 @@ def parse_csv(content: str, origin: str) -> LatencyTable:
     for line, (kind, *cells) in sorted(rows, key=lambda row: row[1][0] == "held"):  # ends before their plateaus
         try:
             _add_row(table, kind, cells)
-        except (ValueError, TailpruneError) as error:
-            raise FormatError(f"{origin}, line {line}: {error} Mend the line, or export the table again.") from error
+        except (TailpruneError, ValueError) as error:
+            raise FormatError(
+                f"{origin}, line {line}: {str(error).rstrip('.')}. Mend the line, or export the table again."
+            ) from error
     return table
 
 
@@ -114,10 +118,12 @@ def _add_row(table: LatencyTable, kind: str, cells: Sequence[str]) -> None:
     if kind == "measured":
         table.add(sample_from_row(shape, sample_cells))
     elif kind == "held":
+        if not _CHANNELS.fullmatch(held_to):
+            raise TableError(f"held_to must be two channel counts such as 64->96, got {held_to!r}.")
         in_channels, out_channels = map(int, held_to.split("->"))
         table.hold(shape, shape.with_channels(in_channels=in_channels, out_channels=out_channels), float(latency))
     else:
-        raise ValueError(f"the kind is {kind!r}, not measured or held.")
+        raise TableError(f"the kind is {kind!r}, not measured or held.")
 
 
 def _rows(content: str, origin: str) -> list[tuple[int, list[str]]]:

@@ -52,7 +52,7 @@ def _inspect_header(path: Path, header: bytes) -> None:
     page_size = int.from_bytes(header[_PAGE_SIZE : _PAGE_SIZE + 2], "big")
     expected = (65536 if page_size == 1 else page_size) * _number(header, _PAGE_COUNT)
     size = path.stat().st_size
-    log = path.with_name(path.name + "-wal")
+    log = log_of(path)
     if size < expected and not (log.exists() and log.stat().st_size):  # a log may still complete the file
         raise FormatError(
             f"{path} is truncated: {size} of {expected} bytes. Restore it from a copy, or measure it again into a new file."
@@ -61,6 +61,12 @@ def _inspect_header(path: Path, header: bytes) -> None:
 
 def _number(header: bytes, offset: int) -> int:
     return int.from_bytes(header[offset : offset + 4], "big")
+
+
+def log_of(path: Path) -> Path:
+    """SQLite's write-ahead log: there while a table is open, and after a kill, when it may hold the newest rows."""
+    real = path.resolve()
+    return real.with_name(real.name + "-wal")
 
 
 def refuse_newer(path: Path, version: int) -> None:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
+from typing import Any
 
 from ..core.environment import Environment
-from ..core.errors import FormatError
+from ..core.errors import FormatError, InvalidShape
 from ..core.sample import LatencySample
 from ..core.shapes import LayerShape
 
@@ -36,21 +37,24 @@ def _as_cell(name: str, value: int | str | tuple[int, int] | tuple[str, ...]) ->
 
 
 def shape_from_row(row: Sequence[int | str]) -> LayerShape:
-    """The inverse of `shape_row`; integers may come as text. ValueError (InvalidShape is one) where it is no shape."""
-    op, batch, in_channels, out_channels, in_hw, kernel, stride, padding, dilation, conv_groups, dtype, layout, tail = (
-        row
-    )
-    return LayerShape(
-        op=str(op), batch=int(batch), in_channels=int(in_channels), out_channels=int(out_channels),
-        in_hw=_pair(in_hw), kernel_hw=_pair(kernel), stride_hw=_pair(stride), padding_hw=_pair(padding),
-        dilation_hw=_pair(dilation), conv_groups=int(conv_groups), dtype=str(dtype), memory_format=str(layout),
-        epilogue=tuple(str(tail).split("+")) if tail else (),
-    )  # fmt: skip
+    """The inverse of `shape_row`; integers may come as text. InvalidShape where it is no shape."""
+    return LayerShape(**{name: _from_cell(name, cell) for name, cell in zip(SHAPE_COLUMNS, row, strict=True)})
 
 
-def _pair(text: int | str) -> tuple[int, int]:
-    rows, columns = str(text).split("x")
-    return int(rows), int(columns)
+def _from_cell(name: str, cell: int | str) -> Any:
+    text = str(cell)
+    try:
+        if name in INTEGER_COLUMNS:
+            return int(text)
+        if name.endswith("_hw"):
+            rows, columns = text.split("x")
+            return int(rows), int(columns)
+    except ValueError:
+        allowed = "an integer" if name in INTEGER_COLUMNS else "two integers such as 3x3"
+        raise InvalidShape(f"A layer's {name} must be {allowed}, got {text!r}.") from None
+    if name == "epilogue":
+        return tuple(text.split("+")) if text else ()
+    return text
 
 
 def sample_row(sample: LatencySample) -> tuple[str, int, str, str, str]:
@@ -60,19 +64,21 @@ def sample_row(sample: LatencySample) -> tuple[str, int, str, str, str]:
 
 
 def _storable(text: str) -> str:
-    """Notes quote other programs' messages, which may hold what neither SQLite nor CSV takes."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+    """Notes quote other programs' messages, which may hold what SQLite or CSV does not give back as it was."""
+    plain = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\\0")
+    return plain.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def sample_from_row(shape: LayerShape, row: Sequence[int | str]) -> LatencySample:
-    times, warmups, utc, flags, note = row
+    times, warmups, utc, flags, note = map(str, row)
+    try:
+        times_us, warmup_count = tuple(map(float, times.split())), int(warmups)
+    except ValueError:
+        raise InvalidShape(
+            f"A sample's times_us and warmups must be numbers, got {times[:40]!r} and {warmups!r}."
+        ) from None
     return LatencySample(
-        shape=shape,
-        times_us=tuple(map(float, str(times).split())),
-        warmups=int(warmups),
-        utc=str(utc),
-        flags=tuple(str(flags).split()),
-        note=str(note),
+        shape=shape, times_us=times_us, warmups=warmup_count, utc=utc, flags=tuple(flags.split()), note=note
     )
 
 

@@ -15,7 +15,7 @@ from ..core.environment import Environment
 from ..core.errors import FormatError, TableError, TailpruneError
 from ..core.sample import LatencySample, utc_now
 from ..core.shapes import LayerShape
-from .header import inspect_file, refuse_newer
+from .header import inspect_file, log_of, refuse_newer
 from .held import HeldPlateau
 from .rows import (
     SAMPLE_COLUMNS,
@@ -69,7 +69,6 @@ class Store:
             raise TableError(
                 f"Cannot write {path}: permission denied. Open it read-only, or copy it to a folder of yours."
             )
-        existed = path.exists()
         connection = None
         try:
             with _one_sentence(path):
@@ -80,9 +79,7 @@ class Store:
         except BaseException:
             if connection is not None:
                 connection.close()
-            if not existed and path.exists() and path.stat().st_size == 0:
-                path.unlink()
-            raise
+            raise  # a file still empty stays: another process may be creating the table in it
 
     def pull(self) -> News:
         """What other processes committed since the last pull or push."""
@@ -154,19 +151,16 @@ class Store:
 
 
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    """A table in a folder that cannot be written is read without the lock files SQLite would put beside it."""
+    """Beside a file it has open SQLite keeps two more, which the last connection that may write removes. Reading where
+    nothing can be written does without them, unless a writer left some: then they hold rows of their own."""
     address = path.absolute().as_uri()
     if not read_only:
         return _connection(f"{address}?mode=rwc")
-    connection = _connection(f"{address}?mode=ro")
-    try:
-        connection.execute("PRAGMA schema_version").fetchone()
-    except sqlite3.OperationalError:
-        connection.close()
-        if path.with_name(path.name + "-wal").exists():
-            raise
-        return _connection(f"{address}?mode=ro&immutable=1")
-    return connection
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        connection = _connection(f"{address}?mode=rw")
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+    return _connection(f"{address}?mode=ro" if log_of(path).exists() else f"{address}?mode=ro&immutable=1")
 
 
 def _connection(address: str) -> sqlite3.Connection:

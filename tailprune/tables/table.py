@@ -113,7 +113,6 @@ class LatencyTable:
     def refresh(self) -> None:
         """See what other processes added since this one last added or looked."""
         if self._store:
-            self._loaded = True
             self._absorb(self._store.pull())
 
     def __contains__(self, shape: object) -> bool:
@@ -237,13 +236,11 @@ class LatencyTable:
         )
 
     def _commit(self, samples: tuple[LatencySample, ...], held: tuple[HeldPlateau, ...]) -> None:
-        if self._store:
-            self._loaded = True
-            self._absorb(self._store.push(samples, held))
-        else:
-            self._absorb(News(samples=samples, held=held))
+        news = News(samples=samples, held=held)
+        self._absorb(self._store.push(samples, held) if self._store else news)
 
     def _absorb(self, news: News) -> None:
+        self._loaded = True  # the first news of a file is all of it
         for sample in news.samples:
             self._visits.setdefault(sample.shape, []).append(sample)
             self._known_us.pop(sample.shape, None)

@@ -1,0 +1,99 @@
+"""Nothing reported as added is lost: kill -9 at any moment, two writers, two creators."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tables_strategies import ENVIRONMENT, out
+
+from tailprune.tables import LatencyTable
+
+ROOT = Path(__file__).parents[3]
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tables_strategies import ENVIRONMENT, out, sample
+from tailprune.tables import LatencyTable
+path, first, step, count = sys.argv[2], *map(int, sys.argv[3:])
+print("ready", flush=True)
+sys.stdin.readline()
+table = LatencyTable.open(path, environment=ENVIRONMENT)
+for width in range(first, first + step * count, step):
+    table.add(sample(out(width), width + 0.1, width + 0.2, note=str(first)))
+    print(width, flush=True)
+table.close()
+print("done", flush=True)
+"""
+
+
+def start(path: Path, first: int, step: int, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(path), *map(str, (first, step, count))]
+    writer = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    return writer
+
+
+def go(writer: subprocess.Popen[str]) -> None:
+    assert writer.stdin is not None
+    writer.stdin.write("\n")
+    writer.stdin.flush()
+
+
+def test_kill_9_loses_at_most_the_sample_in_flight(tmp_path: Path) -> None:
+    path, moment = tmp_path / "t.db", random.Random(7)
+    reported: set[int] = set()
+    first = 1
+    for _ in range(6):
+        writer = start(path, first, 1, 100_000)
+        go(writer)
+        time.sleep(moment.uniform(0.0, 0.12))
+        os.kill(writer.pid, signal.SIGKILL)
+        lines, _ = writer.communicate()
+        reported |= {int(line) for line in lines.splitlines(keepends=True) if line.endswith("\n")}
+        with LatencyTable.open(path, environment=ENVIRONMENT) as table:
+            assert table.complaints() == ()
+            kept = {shape.shape.out_channels for shape in table.samples()}
+            assert reported <= kept
+            assert kept <= reported | {max(reported, default=0) + 1}
+            assert all(table.sample(out(width)).times_us == (width + 0.1, width + 0.2) for width in kept)
+            reported = kept
+        first = max(kept, default=0) + 1
+    assert first > 10, "the kills came before anything was added: the test tested nothing"
+
+
+def test_two_processes_create_and_write_one_table(tmp_path: Path) -> None:
+    path, count = tmp_path / "t.db", 150
+    writers = [start(path, first, 2, count) for first in (1, 2)]
+    for writer in writers:
+        go(writer)
+    for writer in writers:
+        lines, _ = writer.communicate(timeout=120)
+        assert (writer.returncode, lines.splitlines()[-1]) == (0, "done")
+    with LatencyTable.open(path, create=False) as table:
+        assert [s.note for s in table.visits()].count("1") == count
+        assert {s.shape.out_channels for s in table.samples()} == set(range(1, 2 * count + 1))
+        assert len(table.visits()) == 2 * count
+        assert table.complaints() == ()
+    assert [p.name for p in tmp_path.iterdir()] == ["t.db"]
+
+
+def test_a_log_left_by_a_kill_is_read_too(tmp_path: Path) -> None:
+    """The rows of a killed writer may lie in the log alone: a copy without it lacks them, opening here does not."""
+    path = tmp_path / "t.db"
+    writer = start(path, 1, 1, 100_000)
+    go(writer)
+    assert writer.stdout is not None
+    for _ in range(20):
+        writer.stdout.readline()
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.communicate()
+    assert (tmp_path / "t.db-wal").stat().st_size > 0
+    with LatencyTable.open(path, read_only=True) as table:
+        assert len(table) >= 20

@@ -1,0 +1,186 @@
+"""What a table answers: round trips, visits that count, held plateaus, and the errors for everything else."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tables_strategies import CONV, DEPTHWISE, ENVIRONMENT, out, sample, samples
+
+from tailprune.core.errors import MissingLatency, TableError
+from tailprune.core.protocols import FirstOf, LatencySource
+from tailprune.core.sample import LatencySample
+from tailprune.tables import LatencyTable, describe_table
+
+
+@pytest.fixture(params=["file", "memory"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> LatencyTable:
+    if request.param == "memory":
+        return LatencyTable.in_memory(ENVIRONMENT)
+    return LatencyTable.open(tmp_path / "t.db", environment=ENVIRONMENT)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(samples(), max_size=8))
+def test_what_is_added_is_read_back_exactly(added: list[LatencySample]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.db"
+        with LatencyTable.open(path, environment=ENVIRONMENT) as table:
+            for one in added[:3]:
+                table.add(one)
+            table.add_many(added[3:])
+            written = table.visits()
+        with LatencyTable.open(path, create=False) as again:
+            assert again.environment == ENVIRONMENT
+            assert sorted(map(repr, again.visits())) == sorted(map(repr, added)) == sorted(map(repr, written))
+            assert set(again.visits()) == set(added)
+            assert len(again) == len({one.shape for one in added})
+            for shape in {one.shape for one in added}:
+                assert again.visits(shape) == tuple(one for one in added if one.shape == shape)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(samples(st.just(CONV)), min_size=1, max_size=5))
+def test_a_sample_is_the_times_of_the_visits_that_count(visits: list[LatencySample]) -> None:
+    table = LatencyTable.in_memory(ENVIRONMENT)
+    table.add_many(visits)
+    timed = [v for v in visits if v.times_us]
+    clean = [v for v in timed if not set(v.flags) & {"unstable", "throttled", "noisy"}]
+    expected = [t for v in clean or timed for t in v.times_us]
+    assert CONV in table
+    if not expected:
+        assert not table.sample(CONV).usable
+        with pytest.raises(MissingLatency):
+            table.latency_us(CONV)
+        return
+    assert list(table.sample(CONV).times_us) == expected
+    assert table.latency_us(CONV) == median(expected)
+    assert table.kind(CONV) == "measured"
+    assert (CONV in table.unstable_shapes) == (not clean and any("unstable" in v.flags for v in timed))
+
+
+def test_a_table_is_a_latency_source(table: LatencyTable) -> None:
+    assert isinstance(table, LatencySource)
+    table.add(sample(CONV, 3.0))
+    other = LatencyTable.in_memory(ENVIRONMENT)
+    other.add(sample(out(80), 4.0))
+    both = FirstOf(table, other)
+    assert (both.latency_us(CONV), both.latency_us(out(80))) == (3.0, 4.0)
+    assert "1 shapes measured on NVIDIA H200, 132 SMs, cuda-graph" in table.origin
+
+
+def test_an_unknown_shape_is_named_with_the_command_that_measures_it(table: LatencyTable) -> None:
+    with pytest.raises(
+        MissingLatency, match=r"^No latency of conv 3x3 64->72 at 14x14.*`tailprune measure`\.$"
+    ) as caught:
+        table.latency_us(out(72))
+    assert caught.value.shapes == (out(72),)
+    with pytest.raises(MissingLatency):
+        table.kind(out(72))
+    with pytest.raises(MissingLatency):
+        table.sample(out(72))
+    assert table.visits(out(72)) == ()
+    assert out(72) not in table
+    assert "conv" not in table
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"), [("out_of_memory", "ran out of memory"), ("refused", "was refused by the backend")]
+)
+def test_a_shape_that_cannot_run_is_known_and_says_why(table: LatencyTable, flag: str, reason: str) -> None:
+    table.add(LatencySample(shape=CONV, times_us=(), flags=(flag,), note="tried to allocate 3 GiB"))
+    assert CONV in table
+    assert len(table) == 1
+    with pytest.raises(MissingLatency, match=rf"{reason} \(tried to allocate 3 GiB\)\. Plan other widths"):
+        table.latency_us(CONV)
+    table.add(sample(CONV, 5.0))  # the memory was another process's
+    assert table.latency_us(CONV) == 5.0
+
+
+def test_an_answer_follows_a_later_visit(table: LatencyTable) -> None:
+    table.add(sample(CONV, 10.0, flags=("unstable",)))
+    assert table.latency_us(CONV) == 10.0
+    assert table.unstable_shapes == (CONV,)
+    table.add(sample(CONV, 20.0))
+    assert table.latency_us(CONV) == 20.0
+    assert table.unstable_shapes == ()
+    table.add(sample(CONV, 30.0))
+    assert table.latency_us(CONV) == 25.0
+    assert [s.times_us for s in table.samples()] == [(20.0, 30.0)]
+
+
+def test_noise_covers_the_difference_between_visits(table: LatencyTable) -> None:
+    table.add(sample(CONV, 10.0, 10.0, 10.0))
+    assert table.noise_us(CONV) == 0.0
+    table.add(sample(CONV, 14.0, 14.0, 14.0))
+    assert table.noise_us(CONV) == pytest.approx(2.0)  # the standard error of the mean of 10 and 14
+    table.add_many([sample(out(128), 1.0), sample(out(96), 5.0, 9.0)])
+    table.hold(CONV, out(128), 12.0)
+    table.hold(CONV, out(96), 12.0)
+    assert table.noise_us(out(72)) == max(table.noise_us(CONV), table.noise_us(out(96)))
+
+
+def test_other_processes_rows_show_after_refresh(tmp_path: Path) -> None:
+    mine = LatencyTable.open(tmp_path / "t.db", environment=ENVIRONMENT)
+    theirs = LatencyTable.open(tmp_path / "t.db", environment=ENVIRONMENT)
+    assert len(mine) == 0
+    theirs.add_many([sample(CONV, 2.0), sample(out(96), 2.0)])
+    theirs.hold(CONV, out(96), 2.0)
+    assert CONV not in mine
+    mine.refresh()
+    assert mine.latency_us(CONV) == 2.0
+    assert mine.kind(out(80)) == "held"
+    mine.add(sample(CONV, 4.0))
+    theirs.refresh()
+    theirs.refresh()
+    assert theirs.visits() == mine.visits()
+    assert theirs.latency_us(CONV) == 3.0
+
+
+def test_a_batch_with_one_bad_sample_adds_none(tmp_path: Path) -> None:
+    with LatencyTable.open(tmp_path / "t.db", environment=ENVIRONMENT) as table:
+        with pytest.raises(AttributeError):
+            table.add_many([sample(CONV), None])  # type: ignore[list-item]
+        assert len(table) == 0
+        table.add(sample(CONV))
+    assert len(LatencyTable.open(tmp_path / "t.db").visits()) == 1
+
+
+def test_read_only_and_closed_tables_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with LatencyTable.open(path, environment=ENVIRONMENT) as table:
+        table.add(sample(CONV))
+    before = path.read_bytes()
+    with LatencyTable.open(path, read_only=True) as table:
+        assert table.latency_us(CONV) == 10.0
+        with pytest.raises(TableError, match="opened read-only"):
+            table.add(sample(CONV))
+    with pytest.raises(TableError, match="is closed"):
+        table.refresh()
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["t.db"]
+
+
+def test_notes_that_no_file_takes_are_kept_readable(tmp_path: Path) -> None:
+    with LatencyTable.open(tmp_path / "t.db", environment=ENVIRONMENT) as table:
+        table.add(sample(CONV, note="bad \udc80 byte\0\r\nnext"))
+        assert table.sample(CONV).note == "bad \\udc80 byte\\0\nnext"
+
+
+def test_info_counts_shapes_visits_and_dates(table: LatencyTable) -> None:
+    assert describe_table(table).last_utc == ""
+    table.add(sample(CONV, 1.0, 2.0, utc="2025-03-01T00:00:00+00:00"))
+    table.add(sample(CONV, 1.0, utc="2025-02-01T00:00:00+00:00"))
+    table.add(sample(DEPTHWISE, 1.0, flags=("unstable",)))
+    table.add(sample(out(96), 2.0))
+    table.add(LatencySample(shape=out(99), times_us=(), flags=("refused",)))
+    table.hold(CONV, out(96), 1.5)
+    info = describe_table(table)
+    assert (info.shapes, info.failed, info.unstable, info.held_plateaus, info.visits, info.times) == (4, 1, 1, 1, 5, 5)
+    assert (info.by_op, info.by_dtype, info.by_batch) == ({"conv": 4}, {"float32": 4}, {4: 4})
+    assert (info.first_utc, info.last_utc) == ("2025-02-01T00:00:00+00:00", "2025-03-01T00:00:00+00:00")
+    assert info.as_dict()["environment"]["device"] == "NVIDIA H200"  # type: ignore[index]
