@@ -7,13 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .exchange import solve_by_exchange
-from .fronts import best_under_bound
+from .exchange import improve_locally
+from .fronts import OutOfRoom, best_under_bound
 from .problem import Objective, Positions, Problem, Solution
 from .tree import Tree, build_tree
 
 #: Prices tried at most. Each step lands on a vertex of the lower hull; a dozen usually suffice.
 MAX_PRICES = 60
+#: Share of the time for improving the best point of the hull by exchange: a better plan prunes more.
+LOCAL_SHARE = 0.2
+#: The optimum usually lies this near above the bound (as shares of it). Each is tried as if it were the best known plan:
+#: what is found at or below it is optimal, and the nearer it is the more is pruned.
+NARROW = (1e-4, 1e-3, 1e-2)
 
 
 def solve_by_elimination(
@@ -35,23 +40,26 @@ def solve_by_elimination(
     tree = build_tree(problem)
     if tree is None:
         return None
-    known = [start for start in starts if objective.key(problem.time(start), problem.loss(start))[0] == 0]
     price, bound, hull = _best_price(tree, problem, objective, deadline)
-    candidates = [*known, *hull]
-    if not candidates:
+    starts = sorted({*starts, *hull}, key=lambda p: (objective.key(problem.time(p), problem.loss(p)), p))
+    if not starts or objective.key(problem.time(starts[0]), problem.loss(starts[0]))[0]:
         return None
-    local = solve_by_exchange(problem, objective, starts=candidates, time_limit_s=(deadline - time.monotonic()) / 4)
-    if local is not None:
-        candidates.append(local.positions)
-    keys = [(objective.key(problem.time(p), problem.loss(p)), p) for p in candidates]
-    (over, reached, _), best = min(keys)
-    if over:
-        return None
-    exact = best_under_bound(tree, problem, objective, price=price, upper=reached, deadline=deadline)
-    if exact is None:
-        return problem.solution(best, solver="elimination", bound=min(bound, reached))
-    found = problem.solution(exact, solver="elimination")
-    return problem.solution(exact, solver="elimination", bound=objective.key(found.time, found.loss)[1])
+    best = improve_locally(problem, objective, starts[0], deadline=time.monotonic() + LOCAL_SHARE * time_limit_s)
+    reached = objective.key(problem.time(best), problem.loss(best))[1]
+    for upper in (*(bound + int(share * max(abs(bound), 1)) for share in NARROW), reached):
+        try:
+            found = best_under_bound(
+                tree, problem, objective, price=price, upper=min(upper, reached), deadline=deadline
+            )
+        except OutOfRoom:
+            break
+        if found is not None:
+            value = objective.key(problem.time(found), problem.loss(found))[1]
+            if value <= min(upper, reached):
+                return problem.solution(found, solver="elimination", bound=value)
+            best, reached = (found, value) if value < reached else (best, reached)
+        bound = max(bound, min(upper, reached))  # nothing is as good as that
+    return problem.solution(best, solver="elimination", bound=min(bound, reached))
 
 
 def _best_price(

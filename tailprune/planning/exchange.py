@@ -39,6 +39,11 @@ def solve_by_exchange(
     return problem.solution(best[1], solver="exchange")
 
 
+def improve_locally(problem: Problem, objective: Objective, start: Positions, *, deadline: float) -> Positions:
+    """Where single and paired moves lead from one start."""
+    return _Walker(problem).improve(start, objective, deadline)
+
+
 class _Walker:
     """Knows which tables a move touches."""
 

@@ -17,6 +17,10 @@ MAX_POINTS = 2_000_000
 MAX_STATES = 100_000
 
 
+class OutOfRoom(Exception):
+    """The fronts outgrew memory or time; the caller falls back to the best plan it knows."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Front:
     """Partial plans of a subtree in one state of its separator: (first, second) quantities, the bucket's own position,
@@ -39,10 +43,11 @@ class Front:
 def best_under_bound(
     tree: Tree, problem: Problem, objective: Objective, *, price: float, upper: int, deadline: float
 ) -> Positions | None:
-    """The best of all plans that are no worse than `upper`, ties settled; None if memory or time ran out.
+    """The best plan, ties settled, if it is no worse than `upper`; else some worse plan, or None.
 
     A partial plan is dropped when  first + price x second + (the least that all else adds at that price)
     exceeds  upper + price x limit:  no completion within the limit is then as good as `upper`.
+    Raises OutOfRoom where memory or time does not suffice.
     """
     by_time = objective.minimise == "time"
     weights = (1.0, price) if by_time else (price, 1.0)
@@ -57,6 +62,8 @@ def best_under_bound(
     for bucket, table, rest in zip(tree.buckets, tables, outside, strict=True):
         least = (table + rest[None]).reshape(len(bucket.loss), -1).min(axis=1)
         allowed[bucket.variable] = np.flatnonzero(least <= ceiling)
+        if not len(allowed[bucket.variable]):
+            return None
     tree = tree.restricted(allowed)
     tables, minima = tree.messages(*weights)
     outside = tree.outside(tables, minima)
@@ -64,7 +71,7 @@ def best_under_bound(
     fronts: list[dict[tuple[int, ...], Front]] = []
     for bucket, rest in zip(tree.buckets, outside, strict=True):
         if bucket.time.size > MAX_STATES:
-            return None
+            raise OutOfRoom
         loss = np.broadcast_to(bucket.loss.reshape(-1, *[1] * len(bucket.separator)), bucket.time.shape)
         first, second = (bucket.time, loss) if by_time else (loss, bucket.time)
         here: dict[tuple[int, ...], Front] = {}
@@ -86,7 +93,7 @@ def best_under_bound(
                 for child, key in zip(bucket.children, keys, strict=True):
                     waiting -= float(minima[child][key])
                     if len(front.first) * len(fronts[child][key].first) > MAX_POINTS or time.monotonic() > deadline:
-                        return None
+                        raise OutOfRoom
                     room = ceiling - float(rest[state]) - waiting
                     front = _joined(front, fronts[child][key], price=price, room=room)
                 pieces.append(front)
@@ -101,7 +108,7 @@ def best_under_bound(
             here[state] = _undominated(merged, price=price, room=ceiling - float(rest[state]))
             points += len(here[state].first)
             if points > MAX_POINTS:
-                return None
+                raise OutOfRoom
         fronts.append(here)
     return _read_off(tree, fronts, objective.limit - fixed_second, allowed)
 
@@ -147,7 +154,7 @@ def _read_off(
     )
     for root in roots:
         if len(total.first) * len(fronts[root][()].first) > MAX_POINTS:
-            return None
+            raise OutOfRoom
         total = _joined(total, fronts[root][()], price=0.0, room=np.inf)
     within = np.flatnonzero(total.second <= limit)
     if not len(within):

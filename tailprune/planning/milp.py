@@ -18,8 +18,8 @@ TOLERANCE = 1e-6
 SCALE = 1e5
 #: What a bound of HiGHS may miss by, as a share: a plan this near to it counts as proved.
 RESOLUTION = 1e-9
-#: A row may be missed by that tolerance; the integers decide, and the program is solved again this much below the miss.
-ATTEMPTS = 4
+#: A plan that breaks the limit by less than HiGHS sees is excluded and the program solved again, this often.
+ATTEMPTS = 20
 
 
 def solve_milp(problem: Problem, objective: Objective, *, time_limit_s: float = 10.0) -> Solution | None:
@@ -105,36 +105,37 @@ class _Program:
         self.rows.append((list(columns), list(weights), value))
 
     def solve(self, objective: Objective, time_limit_s: float) -> Solution | None:
-        """One objective; the limit is tightened until the integers agree that it holds."""
+        """One objective; plans that the integers find over the limit are excluded."""
         by_time = objective.minimise == "time"
         first, second = (self.time, self.loss) if by_time else (self.loss, self.time)
         fixed_first, fixed_second = (self.problem.fixed_time, 0) if by_time else (0, self.problem.fixed_time)
         goal, weight = _scaled(first)
         row, row_weight = _scaled(second)
         matrix, right = self._matrix()
-        slack, bound = 0, -np.inf
-        for attempt in range(ATTEMPTS):
-            # two tolerances above the limit, so that what lies exactly on it is not cut off; the integers decide
-            limit = (objective.limit - fixed_second - slack) * row_weight + 2 * TOLERANCE
+        # two tolerances above the limit, so that what lies exactly on it is not cut off; the integers decide
+        limit = (objective.limit - fixed_second) * row_weight + 2 * TOLERANCE
+        constraints = [LinearConstraint(matrix, right, right), LinearConstraint(row[None, :], -np.inf, limit)]
+        for _ in range(ATTEMPTS):
             result = milp(
                 goal,
                 integrality=np.array(self.binary, dtype=np.int64),
                 bounds=Bounds(0, 1),
-                constraints=[LinearConstraint(matrix, right, right), LinearConstraint(row[None, :], -np.inf, limit)],
+                constraints=constraints,
                 options={"time_limit": max(time_limit_s, 0.01), "mip_rel_gap": 0.0},
             )
             if result.x is None:
                 return None
-            if attempt == 0 and result.mip_dual_bound is not None:  # later attempts bound a tighter program
-                bound = fixed_first + result.mip_dual_bound / weight
             positions = tuple(int(np.argmax(result.x[self.axis_columns[v]])) for v in range(self.problem.num_variables))
             found = self.problem.solution(positions, solver="milp")
-            over, achieved, other = objective.key(found.time, found.loss)
+            over, achieved, _ = objective.key(found.time, found.loss)
             if not over:
+                bound = -np.inf if result.mip_dual_bound is None else fixed_first + result.mip_dual_bound / weight
                 doubt = max(2 * TOLERANCE / weight + 1, RESOLUTION * achieved)
                 proved = achieved if bound >= achieved - doubt else int(max(bound, 0.0))
                 return self.problem.solution(positions, solver="milp", bound=proved)
-            slack += 2 * (other - objective.limit)
+            chosen = np.zeros((1, len(self.time)))
+            chosen[0, [self.axis_columns[v][p] for v, p in enumerate(positions)]] = 1.0
+            constraints.append(LinearConstraint(chosen, -np.inf, len(positions) - 1.0))
         return None
 
     def _matrix(self) -> tuple[coo_array, NDArray[np.float64]]:
