@@ -1,0 +1,21 @@
+"""How does the network become what the plan says, and is it that? Wrapping an existing pruner, scoring channels, applying
+a plan, proving the result equal to the dense network without those channels, keeping it, and handing it on."""
+
+from .apply import apply_plan
+from .checkpoint import load_pruned, save_pruned
+from .export import export_onnx, export_pt2
+from .importance import score_channels
+from .verify import Verification, verify_pruned
+from .wrap import TailAwarePruner
+
+__all__ = [
+    "TailAwarePruner",
+    "Verification",
+    "apply_plan",
+    "export_onnx",
+    "export_pt2",
+    "load_pruned",
+    "save_pruned",
+    "score_channels",
+    "verify_pruned",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class HostGroup:
     root: nn.Module
     handler: Callable[..., Any]
     full: Any  # the host's group over all channels: what importances saw
+    outputs: dict[nn.Module, dict[int, int]]  # layer -> its output channel -> the root's channel it leaves with
     width: int
     scores: tuple[float, ...]
     granule: int
@@ -48,9 +49,12 @@ class HostGroup:
 
 @dataclass(kw_only=True)
 class Rehearsal:
+    """What the host's step would do. `undo` takes the step itself back: for a caller that fails before pruning."""
+
     groups: tuple[HostGroup, ...]
     report: tuple[str, ...]
-    head_counts: dict[str, dict[nn.Module, int]] = field(default_factory=dict)
+    head_counts: dict[str, dict[nn.Module, int]]
+    undo: Callable[[], None]
 
 
 def rehearse(host: Any) -> Rehearsal:
@@ -64,7 +68,7 @@ def rehearse(host: Any) -> Rehearsal:
     if host.round_to:
         lines.append(f"round_to={host.round_to} of the host is ignored: widths are chosen from the staircase instead")
     recorder = _Recorder(host)
-    before = (host.current_step, dict(host._scope_initial_channels))
+    undo = _bookkeeping(host)
     dicts = {name: getattr(host, name) for name in ("num_heads", "in_channel_groups", "out_channel_groups")}
     saved = {name: dict(value) for name, value in dicts.items()}
     round_to, host.round_to = host.round_to, None
@@ -74,16 +78,26 @@ def rehearse(host: Any) -> Rehearsal:
                 recorder.chose(group)
         after = {name: {m: n for m, n in d.items() if saved[name].get(m) != n} for name, d in dicts.items()}
     except BaseException:
-        host.current_step = before[0]
-        host._scope_initial_channels.clear()
-        host._scope_initial_channels.update(before[1])
+        undo()
         raise
     finally:
         host.round_to = round_to
         for name, value in dicts.items():  # in place: Torch-Pruning shares its default dictionaries between pruners
             value.clear()
             value.update(saved[name])
-    return Rehearsal(groups=tuple(recorder.groups), report=(*lines, *recorder.lines), head_counts=after)
+    return Rehearsal(groups=tuple(recorder.groups), report=(*lines, *recorder.lines), head_counts=after, undo=undo)
+
+
+def _bookkeeping(host: Any) -> Callable[[], None]:
+    """Puts the host's step counter and scope sizes back to what they are now."""
+    step, scopes = host.current_step, dict(host._scope_initial_channels)
+
+    def undo() -> None:
+        host.current_step = step
+        host._scope_initial_channels.clear()
+        host._scope_initial_channels.update(scopes)
+
+    return undo
 
 
 class _Recorder:
@@ -113,7 +127,8 @@ class _Recorder:
         record = self._find(group)
         removed = set(group[0][1])
         record.kept = tuple(channel for channel in range(record.width) if channel not in removed)
-        record.spared = tuple(i for i, (_, idxs) in enumerate(group.items) if not len(idxs))
+        if removed:  # otherwise the host yields a group that removes nothing anywhere
+            record.spared = tuple(i for i, (_, idxs) in enumerate(group.items) if not len(idxs))
 
     def _find(self, group: Any) -> HostGroup:
         dep = group[0][0]
@@ -125,6 +140,7 @@ class _Recorder:
     def _estimate(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def estimate_importance(group: Any) -> Any:
             name = self._name(group)
+            outputs = self._outputs(group)  # before the importance sees it: Taylor sorts a group's indices in place
             try:
                 scores = original(group)
             except (AttributeError, TypeError) as error:
@@ -135,14 +151,23 @@ class _Recorder:
                     ) from error
                 raise
             if scores is None:
-                self.lines.append(f"{name}: left whole, the importance returned None (no gradients, or no scored layer)")
+                self.lines.append(
+                    f"{name}: left whole, the importance returned None (no gradients, or no scored layer)"
+                )
                 return None
-            self.groups.append(self._record(group, name, scores))
+            self.groups.append(self._record(group, name, outputs, scores))
             return scores
 
         return estimate_importance
 
-    def _record(self, group: Any, name: str, scores: torch.Tensor) -> HostGroup:
+    def _outputs(self, group: Any) -> dict[nn.Module, dict[int, int]]:
+        is_out = self.host.DG.is_out_channel_pruning_fn
+        items = [item for item in group if is_out(item.dep.handler)]
+        return {item.dep.target.module: dict(zip(item.idxs, item.root_idxs, strict=False)) for item in items}
+
+    def _record(
+        self, group: Any, name: str, outputs: dict[nn.Module, dict[int, int]], scores: torch.Tensor
+    ) -> HostGroup:
         host = self.host
         granule = int(host._get_channel_groups(group))
         width = len(group[0][1])
@@ -164,6 +189,7 @@ class _Recorder:
             root=group[0][0].target.module,
             handler=group[0][0].handler,
             full=group,
+            outputs=outputs,
             width=width,
             scores=tuple(values.tolist()),
             granule=granule,

@@ -12,6 +12,8 @@ import torch_pruning as tp
 from torch import nn
 
 from tailprune.core.errors import InvalidShape
+from tailprune.core.shapes import LayerShape
+from tailprune.pruning import TailAwarePruner, verify_pruned
 from tailprune.pruning.rehearsal import rehearse, scope_of
 
 IMAGES = (2, 3, 16, 16)
@@ -41,7 +43,11 @@ class Mobile(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = conv_norm(3, 8)
-        self.expand, self.depth, self.project = conv_norm(8, 32, kernel=1), conv_norm(32, 32, conv_groups=32), conv_norm(32, 8, kernel=1)
+        self.expand, self.depth, self.project = (
+            conv_norm(8, 32, kernel=1),
+            conv_norm(32, 32, conv_groups=32),
+            conv_norm(32, 8, kernel=1),
+        )
         self.left, self.right = conv_norm(8, 14), conv_norm(8, 10, kernel=1)
         self.merge = conv_norm(24, 20)
         self.head = nn.Linear(20, 10)
@@ -127,7 +133,9 @@ def give_gradients(host) -> None:
 
 def twins(net: str, importance: str, **options):
     dense = make_net(net)
-    return make_host(copy.deepcopy(dense), importance, **options), make_host(copy.deepcopy(dense), importance, **options)
+    return make_host(copy.deepcopy(dense), importance, **options), make_host(
+        copy.deepcopy(dense), importance, **options
+    )
 
 
 def shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -202,7 +210,9 @@ def test_scopes_are_the_ones_the_host_ranks_in(ranking: str) -> None:
     host = make_host(make_net("residual"), ratios=lambda net: {(net.a1[0], net.b1[0]): 0.7}, **RANKINGS[ranking])
     host.current_step += 1
     with torch.no_grad():
-        steps = tp.pruner.BasePruner._prune.__wrapped__(host)  # without the no_grad wrapper, whose frame hides the host's
+        steps = tp.pruner.BasePruner._prune.__wrapped__(
+            host
+        )  # without the no_grad wrapper, whose frame hides the host's
         next(steps)
     truth = steps.gi_frame.f_locals["ranking_scope"]
     records = {name: [record[0] for record in records] for name, records in truth.items() if name != "ATTN_HEAD_SCOPE"}
@@ -233,7 +243,7 @@ def test_a_group_the_host_skips_is_said_and_kept_whole() -> None:
 def test_missing_gradients_are_named_and_nothing_changes() -> None:
     host = make_host(make_net("residual"), "taylor")
     before = state(host)
-    with pytest.raises(InvalidShape, match="GroupTaylorImportance cannot score b2.0: no parameter has a gradient"):
+    with pytest.raises(InvalidShape, match=r"GroupTaylorImportance cannot score b2.0: no parameter has a gradient"):
         rehearse(host)
     assert state(host) == before
     assert "estimate_importance" not in vars(host)
@@ -243,4 +253,83 @@ def test_an_importance_of_none_is_reported_for_every_group() -> None:
     host = make_host(make_net("residual"), "hessian")
     rehearsal = rehearse(host)
     assert rehearsal.groups == ()
-    assert [line.split(":")[0] for line in rehearsal.report] == ["stem.0", "a1.0", "b1.0", "b2.0"] or len(rehearsal.report) == 4
+    assert [line.split(":")[0] for line in rehearsal.report] == ["stem.0", "a1.0", "b1.0", "b2.0"] or len(
+        rehearsal.report
+    ) == 4
+
+
+class Linear:
+    """A source without any step: a microsecond per thousand multiply-adds."""
+
+    origin = "linear"
+
+    def latency_us(self, shape: LayerShape) -> float:
+        return 1.0 + shape.macs / 1000
+
+    def kind(self, shape: LayerShape) -> str:
+        return "modelled"
+
+
+class Stairs(Linear):
+    """Both channel counts cost as much as the next multiple of 8."""
+
+    origin = "stairs"
+
+    def latency_us(self, shape: LayerShape) -> float:
+        if shape.op not in ("conv", "linear") or shape.conv_groups > 1:
+            return super().latency_us(shape)
+        padded = -(-shape.in_channels // 8) * -(-shape.out_channels // 8) * 64
+        return 1.0 + shape.macs / shape.in_channels / shape.out_channels * padded / 1000
+
+
+def wrap_and_check(net: str, importance: str, source, steps: int = 1, **options) -> TailAwarePruner:
+    """Whatever the host: never slower, never less score, widths as planned, equal to the zeroed dense network."""
+    mine, theirs = twins(net, importance, iterative_steps=steps, **options)
+    pruner = TailAwarePruner(mine, latency=source)
+    for _ in range(steps):
+        for host in (mine, theirs):
+            give_gradients(host)
+        dense = copy.deepcopy(mine.model)
+        pruner.step()
+        theirs.step()
+        assert mine.current_step == theirs.current_step
+        assert mine._scope_initial_channels == theirs._scope_initial_channels
+        plan = pruner.plan
+        assert plan is not None
+        assert plan.predicted_us <= plan.host_us
+        assert plan.importance >= plan.host_importance - 1e-12
+        assert all(choice.width >= 1 for choice in plan.choices)
+        verification = verify_pruned(dense, mine.model, plan, torch.zeros(IMAGES))
+        assert verification.ok, str(verification)
+    return pruner
+
+
+@pytest.mark.parametrize(("net", "importance", "ranking"), COMBINATIONS)
+def test_wrapped_is_never_slower_and_exact(net: str, importance: str, ranking: str) -> None:
+    pruner = wrap_and_check(net, importance, Linear(), **RANKINGS[ranking])
+    assert pruner.plan is not None
+    assert {line.split(": ")[1] for line in pruner.report if ", planned " in line} == {
+        c.group for c in pruner.plan.moved
+    }
+
+
+@pytest.mark.parametrize(("net", "ranking"), itertools.product(NETS, RANKINGS))
+def test_wrapped_over_three_steps_on_stairs(net: str, ranking: str) -> None:
+    pruner = wrap_and_check(net, "magnitude", Stairs(), steps=3, **RANKINGS[ranking])
+    assert len(pruner.plans) == 3
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_wrapped_with_ignored_layers_and_ratios(ranking: str) -> None:
+    dense = make_net("residual")
+    host = make_host(
+        copy.deepcopy(dense), ratios=lambda net: {net.a1[0]: 0.7}, ignored=[dense.stem[0]], **RANKINGS[ranking]
+    )
+    host.ignored_layers.append(host.model.b1[0])
+    pruner = TailAwarePruner(host, latency=Stairs())
+    pruner.step()
+    assert host.model.b1[0].out_channels == 24
+    assert pruner.plan is not None
+    assert "b1.0" not in pruner.plan.widths
+    assert pruner.plan.predicted_us <= pruner.plan.host_us
+    assert verify_pruned(dense, host.model, pruner.plan, torch.zeros(IMAGES)).ok

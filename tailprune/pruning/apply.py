@@ -1,0 +1,67 @@
+"""From a plan to a smaller network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import PlanMismatch
+from ..core.plan import WidthPlan
+from ..tracing import ChannelDependency, trace_model
+
+
+def apply_plan(model: nn.Module, plan: WidthPlan, example_inputs: Any = None) -> nn.Module:
+    """What does the model look like at the plan's widths?
+
+    Returns a copy in which every group holds exactly the plan's kept channels, weights and norms alike; the
+    given model is untouched. `example_inputs` are needed only for models that take more than one image tensor.
+
+    Raises PlanMismatch for a plan made for another network, or for other widths of this one.
+    """
+    pruned = copy.deepcopy(model)
+    prune_in_place(pruned, plan, example_inputs)
+    return pruned
+
+
+def prune_in_place(model: nn.Module, plan: WidthPlan, example_inputs: Any = None) -> None:
+    """`apply_plan` on the model itself. Checks everything it can before the first channel leaves."""
+    inputs = inputs_like(model, plan.input_shape) if example_inputs is None else example_inputs
+    plan.check(trace_model(model, inputs, name=plan.model))
+    grown = [choice for choice in plan.choices if choice.width > choice.original]
+    if grown:
+        raise PlanMismatch(
+            f"This plan widens {grown[0].group} from {grown[0].original} to {grown[0].width} channels; a network can only "
+            "lose channels here. Plan with a policy other than one that grows past the original."
+        )
+    _remove(model, plan, inputs)
+
+
+def pruned_copy(model: nn.Module, plan: WidthPlan, example_inputs: Any) -> nn.Module:
+    """`apply_plan` for a plan just made for this very model: nothing is checked again."""
+    pruned = copy.deepcopy(model)
+    _remove(pruned, plan, example_inputs)
+    return pruned
+
+
+def _remove(model: nn.Module, plan: WidthPlan, example_inputs: Any) -> None:
+    dependency = ChannelDependency(model, example_inputs)
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for choice in plan.choices:
+        dependency.remove(choice.group, removed_channels(dependency, plan, choice.group))
+    for name, parameter in model.named_parameters():  # Torch-Pruning's cut parameters are all trainable
+        parameter.requires_grad_(trainable[name])
+
+
+def removed_channels(dependency: ChannelDependency, plan: WidthPlan, group_id: str) -> tuple[int, ...]:
+    """The group's channels that the plan drops, as output channels of the group's root layer."""
+    kept = set(plan.by_group[group_id].kept)
+    return tuple(channel for i, channel in enumerate(dependency.group(group_id).channels) if i not in kept)
+
+
+def inputs_like(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+    """A zero image batch of this shape, where the model's parameters live."""
+    parameter = next(model.parameters(), torch.zeros(()))
+    return torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
