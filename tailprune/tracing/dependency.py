@@ -231,6 +231,29 @@ class ChannelDependency:
         )
 
 
+def cut(model: nn.Module, removals: Iterable[tuple[CoupledChannels, Iterable[int]]]) -> None:
+    """Take channels out of a model without a dependency graph: for trials on a twin that is thrown away.
+
+    Torch-Pruning's own functions do it, on the members that were found, all groups of a module in one go.
+    """
+    lost: dict[tuple[str, str], set[int]] = {}
+    for group, channels in removals:
+        gone = set(channels)
+        for member in group.members:
+            indices = {i for i, channel in zip(member.indices, member.channels, strict=True) if channel in gone}
+            lost.setdefault((member.module, member.side), set()).update(indices)
+    for (name, side), indices in lost.items():
+        parent, _, leaf = name.rpartition(".")
+        target = getattr(model.get_submodule(parent), leaf)
+        pruner = tp.pruner.function.PrunerBox[tp.ops.module2type(target)]
+        if isinstance(target, nn.Parameter):
+            pruner.pruning_dim = max(range(target.dim()), key=lambda axis: target.shape[axis])
+        prune = pruner.prune_out_channels if side == "out" else pruner.prune_in_channels
+        pruned = prune(target, sorted(indices))
+        if isinstance(target, nn.Parameter):
+            setattr(model.get_submodule(parent), leaf, pruned)
+
+
 def build_graph(model: nn.Module, example_inputs: Any) -> Any:
     """Torch-Pruning's dependency graph, traced on a twin and grafted onto the model's own modules."""
     twin, inputs = twin_of(model, example_inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -44,11 +44,21 @@ def twin_of(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Inputs]:
     return twin, twin_inputs
 
 
+def duplicate(twin: nn.Module, inputs: Inputs) -> tuple[nn.Module, Inputs]:
+    """Another twin of the same kind, to be cut without harm to the first."""
+    return _copy(twin, inputs, meta=all(parameter.is_meta for parameter in twin.parameters()))
+
+
 @contextmanager
 def running(twin: nn.Module) -> Iterator[None]:
     """Autograd on, whatever the caller switched off; new tensors appear where the twin lives."""
     device = next((p.device for p in twin.parameters()), torch.device("cpu"))
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False), device:
+    with ExitStack() as switches:
+        for switch in (torch.inference_mode(False), torch.enable_grad(), device):
+            switches.enter_context(switch)
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                switches.enter_context(torch.autocast(kind, enabled=False))
         yield
 
 
@@ -60,7 +70,7 @@ def one_line(error: BaseException) -> str:
     """The first line of an error's text, short enough to stand inside a sentence."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
-    return text.rstrip(".")[:200]
+    return text[:200].rstrip(".!: ")
 
 
 def _check(model: nn.Module, inputs: Inputs) -> None:
