@@ -24,7 +24,7 @@ OURS, HOST, RIVAL, DENSE = "#1a9e75", "#e0762c", "#6b83d6", "#a46fc2"
 ROLE_COLOR = {"ours": OURS, "host": HOST, "rival": RIVAL, "dense": DENSE}
 VARIABLES = {INK: "ink", FAINT: "faint", BAND: "band", OURS: "ours", HOST: "host", RIVAL: "rival", DENSE: "dense"}
 #: Points, as wide as a phone's screen at 1:1, so that labels stay readable there.
-WIDTH_IN, HEIGHT_IN = 5.4, 3.3
+WIDTH_IN, HEIGHT_IN = 4.6, 3.1
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text

@@ -126,7 +126,7 @@ class Comparison:
         if self.faster(best, host) is None:
             said = f"{best.method} is not measurably faster than {host.method} here: {times}"
         elif self.faster(best, host):
-            said = f"{best.method} runs {gain.lstrip('-')} below {host.method}: {times}, measured"
+            said = f"{best.method} runs {gain.lstrip('−')} below {host.method}: {times}, measured"
         else:
             said = f"{best.method} is slower than {host.method} here, by {gain.lstrip('+')}: {times}, measured"
         if best.accuracy_after is not None and host.accuracy_after is not None:

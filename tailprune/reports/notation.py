@@ -20,14 +20,14 @@ def microseconds(us: float | None, *, kind: str = "measured", spread: float | No
 
 
 def change(share: float | None) -> str:
-    """A signed relative change, `-23.4 %`; `–` for nothing.
+    """A signed relative change, `−23.4 %`; `–` for nothing.
 
     >>> change(-0.2341), change(0.0)
-    ('-23.4 %', '0.0 %')
+    ('−23.4 %', '0.0 %')
     """
     if share is None:
         return "–"
-    return "0.0 %" if abs(share) < 0.0005 else f"{share * 100:+.1f} %"
+    return "0.0 %" if abs(share) < 0.0005 else f"{share * 100:+.1f} %".replace("-", "−")
 
 
 def percent(share: float | None, *, noise: float | None = None) -> str:
@@ -52,7 +52,7 @@ def quantity(count: float | None) -> str:
     for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= 0.9995 * size:
             value = count / size
-            return f"{value:.{_decimals(value) + (value < 10)}f} {prefix}"
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {prefix}"
     return f"{count:,.0f}"
 
 

@@ -54,7 +54,7 @@ def render_page(page: ReportPage) -> str:
         raise MissingDependency("The report page needs jinja2; pip install jinja2.") from error
     source = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
     ).from_string(source)
     comparison = page.comparison
     rows = [(row, row_cells(comparison, row), unbeaten_mark(comparison, row)) for row in comparison.rows]
@@ -97,15 +97,21 @@ def _key_figures(page: ReportPage) -> list[tuple[str, str, str]]:
     comparison = page.comparison
     best, host = comparison.best, comparison.host
     shown = []
-    if best is not None and host.measured_us is not None:
+    if best is None:
+        return []
+    if host.measured_us is not None:
         times = f"{microseconds(host.measured_us)} → {microseconds(best.measured_us)}"
         shown.append((change(comparison.against_host(best)), "measured latency against the host", times))
-    if best is not None and best.accuracy_after is not None and host.accuracy_after is not None:
+    if best.accuracy_after is not None and host.accuracy_after is not None:
         points = (best.accuracy_after - host.accuracy_after) * 100
         detail = f"{percent(best.accuracy_after, noise=best.accuracy_noise)}, host {percent(host.accuracy_after)}"
-        shown.append((f"{points:+.2f} points", "accuracy against the host, fine-tuned alike", detail))
-    if best is not None and best.groups_total:
+        shown.append((f"{points:+.2f} points".replace("-", "−"), "accuracy against the host, fine-tuned alike", detail))
+    if best.groups_total:
         shown.append(
-            (f"{best.groups_changed} of {best.groups_total}", "channel groups moved to an edge", f"by {best.method}")
+            (
+                f"{best.groups_changed} of {best.groups_total}",
+                "channel groups at another width than the host's",
+                f"with {best.method}",
+            )
         )
     return shown

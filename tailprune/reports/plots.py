@@ -44,18 +44,17 @@ def plot_staircase(staircase: Staircase, *, marks: Mapping[str, int] | None = No
             axes.axvline(width, color=color, lw=1, alpha=0.6, ls="--")
             label = f"{name}: {width}"
             if us is not None:
-                axes.plot(width, us, "o", ms=9, color=color, alpha=0.9, label=label, zorder=4)
+                axes.plot(width, us, "o", ms=7, color=color, label=label, zorder=4)
             else:
                 axes.plot([], [], "--", color=color, label=f"{label} (latency unknown)")
+        top = max(curve.latency_us)
         for (_, start, start_us), (_, end, end_us) in pairwise(landed):
             if start_us is not None and end_us is not None and start != end:
-                way = {"arrowstyle": "-|>", "color": OURS, "lw": 1.8, "shrinkA": 6, "shrinkB": 6}
-                bend = -0.3 if end > start else 0.3
-                axes.annotate(
-                    "", (end, end_us), (start, start_us), arrowprops={**way, "connectionstyle": f"arc3,rad={bend}"}
-                )
+                height = max(start_us, end_us) + 0.09 * top  # above both points, so that a short way stays visible
+                way = {"arrowstyle": "-|>", "color": OURS, "lw": 1.6, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11}
+                axes.annotate("", (end, height), (start, height), arrowprops=way)
         _finish(axes, x="width (channels)", y="latency (µs)", title=title)
-        axes.set_ylim(0, max(curve.latency_us) * 1.08)
+        axes.set_ylim(0, top * 1.15)
         axes.set_xlim(curve.widths[0] - curve.granule, curve.widths[-1] + curve.granule)
         _legend_above(figure)
     return figure
@@ -93,12 +92,12 @@ def plot_widths(plan: WidthPlan, *, title: str = "") -> Figure:
         axes.barh([p - 0.18 for p in place], [c.host for c in choices], 0.34, color=HOST, label="host")
         axes.barh([p + 0.18 for p in place], [c.width for c in choices], 0.34, color=OURS, label="tailprune")
         for p, c in zip(place, choices, strict=True):
-            moved = c.width - c.host
-            axes.annotate(f"{c.width}" + (f" ({moved:+})" if moved else ""), (max(c.width, c.host), p), (4, 0),
-                          textcoords="offset points", va="center", fontsize=8, color=OURS if moved else INK)  # fmt: skip
+            said = f"{c.host} → {c.width}" if c.width != c.host else f"{c.width}"
+            axes.annotate(said, (max(c.original, c.width), p), (4, 0), textcoords="offset points", va="center",
+                          fontsize=8.5, color=OURS if c.width != c.host else INK)  # fmt: skip
         _layer_names(axes, [c.group for c in choices])
         _finish(axes, x="width (channels)", y="", title=title)
-        axes.set_xlim(0, max(max(c.original, c.width) for c in choices) * 1.12)
+        axes.set_xlim(0, max(max(c.original, c.width) for c in choices) * 1.2)
         axes.grid(axis="y", visible=False)
         _legend_above(figure)
     return figure
@@ -113,9 +112,9 @@ def plot_predicted_measured(rows: Sequence[ComparisonRow], *, title: str = "") -
         top = 1.12 * max([max(predicted, measured) for _, predicted, measured in known], default=1.0)
         axes.fill_between([0, top], [0, 0.95 * top], [0, 1.05 * top], color=BAND, alpha=0.16, lw=0, label="within 5 %")
         axes.plot([0, top], [0, top], color=FAINT, lw=1)
-        rivals = iter(RIVAL_LINES * len(known))
+        rivals, ours = iter(RIVAL_LINES * len(known)), iter("oPX*" * len(known))
         for row, predicted, measured in known:
-            marker = next(rivals)[1] if row.role == "rival" else "o"
+            marker = next(rivals)[1] if row.role == "rival" else next(ours) if row.role == "ours" else "o"
             axes.errorbar(
                 measured, predicted, xerr=row.spread_us, fmt=marker, ms=6, color=ROLE_COLOR[row.role], label=row.method
             )
@@ -163,22 +162,28 @@ def _latency_at(staircase: Staircase, width: int) -> float | None:
 
 
 def _layer_names(axes: Axes, names: Sequence[str]) -> None:
-    short = [name if len(name) <= 26 else f"…{name[-25:]}" for name in names]
-    axes.set_yticks(range(len(short)), short, fontsize=8)
+    short = [name if len(name) <= 22 else f"…{name[-21:]}" for name in names]
+    axes.set_yticks(range(len(short)), short, fontsize=8.5)
     axes.invert_yaxis()
 
 
 def _finish(axes: Axes, *, x: str, y: str, title: str) -> None:
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if title:
         axes.set_title(title, loc="left", fontsize=10.5)
     axes.tick_params(length=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        if isinstance(axis.get_major_formatter(), ScalarFormatter) and max(axis.get_view_interval()) >= 1000:
+            axis.set_major_formatter("{x:,.0f}")
+            axis.set_major_locator(MaxNLocator(5))  # labels of five digits must not touch
 
 
 def _legend_above(figure: Figure) -> None:
     """Outside the axes, so that it never hides a point."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if labels:
-        columns = 2 if max(map(len, labels)) > 16 else 3
-        figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=8.5, handlelength=1.8)
+        columns = 1 if max(map(len, labels)) > 24 else 2 if max(map(len, labels)) > 15 else 3
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=9, handlelength=1.8)

@@ -41,10 +41,8 @@ def plan_table(plan: WidthPlan, *, moved_only: bool = False) -> Table:
             Text(choice.reason),
             style="" if moved else "dim",
         )
-    if moved_only and len(plan.moved) < len(plan.choices):
-        table.add_row(
-            f"… {len(plan.choices) - len(plan.moved)} more as the host left them", "", "", "", "", "", style="dim"
-        )
+    if left := len(plan.choices) - len(choices):
+        table.add_row(f"… {left} more as the host left {'it' if left == 1 else 'them'}", style="dim")
     return table
 
 
