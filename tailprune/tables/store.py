@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,12 +47,11 @@ class News:
 
 
 class Store:
-    """One open file. Every `push` is one transaction: after it returns, kill -9 cannot undo it."""
+    """One open file, for one thread at a time. Every `push` is one transaction: once it returned, kill -9 cannot undo it."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, environment: Environment, read_only: bool) -> None:
         self.path, self.environment, self.read_only = path, environment, read_only
         self._db = connection
-        self._lock = threading.RLock()
         self._shapes: dict[int, LayerShape] = {}
         self._seen = (0, 0, 0)  # last id read of shape, sample, held
 
@@ -83,7 +81,7 @@ class Store:
 
     def pull(self) -> News:
         """What other processes committed since the last pull or push."""
-        with self._lock, _one_sentence(self.path):
+        with _one_sentence(self.path):
             with _transaction(self._db, "BEGIN"):
                 news, shapes, seen = self._read(self._seen)
             return self._accept(news, shapes, seen)
@@ -92,7 +90,7 @@ class Store:
         """Commit all of it or nothing; the answer includes what others committed meanwhile."""
         if self.read_only:
             raise TableError(f"The latency table {self.path} was opened read-only; open it for writing to add to it.")
-        with self._lock, _one_sentence(self.path):
+        with _one_sentence(self.path):
             with _transaction(self._db, "BEGIN IMMEDIATE"):
                 for sample in samples:
                     self._db.execute(_INSERT_SAMPLE, (self._shape_id(sample.shape), *sample_row(sample)))
@@ -105,14 +103,14 @@ class Store:
     def complaints(self) -> tuple[str, ...]:
         """What is wrong with the file, one sentence each: SQLite's own checks, and every row that cannot be read."""
         found: list[str] = []
-        with self._lock, _one_sentence(self.path), _transaction(self._db, "BEGIN"):
+        with _one_sentence(self.path), _transaction(self._db, "BEGIN"):
             found += [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
             found += [f"{row[0]} {row[1]} names no {row[2]}" for row in self._db.execute("PRAGMA foreign_key_check")]
             self._read((0, 0, 0), found)
         return tuple(found)
 
     def close(self) -> None:
-        with self._lock, _one_sentence(self.path):
+        with _one_sentence(self.path):
             self._db.close()
 
     def _shape_id(self, shape: LayerShape) -> int:

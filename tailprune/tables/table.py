@@ -8,6 +8,7 @@ from itertools import chain
 from math import sqrt
 from pathlib import Path
 from statistics import stdev
+from threading import RLock
 from types import TracebackType
 
 from ..core.environment import Environment
@@ -44,6 +45,7 @@ class LatencyTable:
         """Use `open` or `in_memory`."""
         self._environment, self._store, self.warnings = environment, store, warnings
         self._loaded = store is None
+        self._lock = RLock()  # a planner's threads may ask while a timer's adds
         self._visits: dict[LayerShape, list[LatencySample]] = {}
         self._held = HeldPlateaus()
         self._known_us: dict[LayerShape, float] = {}  # every answer given, until something touches it
@@ -113,7 +115,8 @@ class LatencyTable:
     def refresh(self) -> None:
         """See what other processes added since this one last added or looked."""
         if self._store:
-            self._absorb(self._store.pull())
+            with self._lock:
+                self._absorb(self._store.pull())
 
     def __contains__(self, shape: object) -> bool:
         """Measured, or known to fail here: no need to time it again. Held shapes are not in the table."""
@@ -151,7 +154,8 @@ class LatencyTable:
 
     def complaints(self) -> tuple[str, ...]:
         """What is wrong with the file itself, one sentence each; none in memory. `check_table` asks more."""
-        return self._store.complaints() if self._store else ()
+        with self._lock:
+            return self._store.complaints() if self._store else ()
 
     def latency_us(self, shape: LayerShape) -> float:
         """Microseconds of one call: the median of the raw times, or the value of the held plateau around it.
@@ -188,7 +192,8 @@ class LatencyTable:
 
     def close(self) -> None:
         if self._store:
-            self._store.close()
+            with self._lock:
+                self._store.close()
 
     def __enter__(self) -> LatencyTable:
         return self
@@ -237,10 +242,10 @@ class LatencyTable:
 
     def _commit(self, samples: tuple[LatencySample, ...], held: tuple[HeldPlateau, ...]) -> None:
         news = News(samples=samples, held=held)
-        self._absorb(self._store.push(samples, held) if self._store else news)
+        with self._lock:
+            self._absorb(self._store.push(samples, held) if self._store else news)
 
     def _absorb(self, news: News) -> None:
-        self._loaded = True  # the first news of a file is all of it
         for sample in news.samples:
             self._visits.setdefault(sample.shape, []).append(sample)
             self._known_us.pop(sample.shape, None)
@@ -248,6 +253,7 @@ class LatencyTable:
             self._held.add(plateau)
         if news.held:
             self._known_us.clear()
+        self._loaded = True  # the first news of a file is all of it
 
 
 def counted_visits(visits: Iterable[LatencySample]) -> list[LatencySample]:

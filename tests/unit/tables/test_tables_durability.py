@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tables_strategies import ENVIRONMENT, out
+from tables_strategies import ENVIRONMENT, out, sample
 
 from tailprune.tables import LatencyTable
 
@@ -97,3 +98,21 @@ def test_a_log_left_by_a_kill_is_read_too(tmp_path: Path) -> None:
     assert (tmp_path / "t.db-wal").stat().st_size > 0
     with LatencyTable.open(path, read_only=True) as table:
         assert len(table) >= 20
+
+
+def test_threads_of_one_process_share_a_table(tmp_path: Path) -> None:
+    path, threads = tmp_path / "t.db", 4
+    with LatencyTable.open(path, environment=ENVIRONMENT) as table:
+        table.add_many(sample(out(width), float(width)) for width in range(1, 2001))
+    with LatencyTable.open(path) as table, ThreadPoolExecutor(threads) as pool:
+
+        def work(thread: int) -> float:
+            known = table.latency_us(out(2000))  # all at once on a table not yet loaded
+            for width in range(3000 + thread, 3400, threads):
+                table.add(sample(out(width), float(width)))
+            return known
+
+        assert list(pool.map(work, range(threads))) == [2000.0] * threads
+        assert len(table) == 2400
+        table.refresh()
+        assert len(table.visits()) == 2400
