@@ -13,6 +13,7 @@ from torch import nn
 from ..core.errors import InvalidShape, MissingLatency, TraceError
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
+from ..core.shapes import LayerShape
 from ..filling import fill_table, measure_missing
 from ..planning import Goal, Policy, host_plan, plan_widths
 from ..tables import LatencyTable
@@ -141,16 +142,19 @@ class TailAwarePruner:
             yield group
 
     def _decide(self, match: Match) -> WidthPlan:
+        lines: list[str] = []
+        if isinstance(self.latency, LatencyTable) and self.timer is not None:
+            movable = [group for group in match.scores.by_group if group not in match.frozen]
+            lines.append(fill_table(self.latency, match.graph, self.timer, groups=movable).summary())
         plan = self._plan(match, self.budget)
-        if not isinstance(self.timer, DeviceTimer):
-            return plan
-        if match.replayed or match.frozen:
-            lines = ["not measured end to end: attention groups are replayed by the host only"]
-        else:
+        if isinstance(self.timer, DeviceTimer) and (match.replayed or match.frozen):
+            lines.append("not measured end to end: attention groups are replayed by the host only")
+        elif isinstance(self.timer, DeviceTimer):
             host = self._own(match, host_plan(match.graph, match.scores, self.latency))
-            plan, lines = confirm_plan(
+            plan, measured = confirm_plan(
                 self.host.model, plan, host, lambda budget: self._plan(match, budget), self.timer, self.example_inputs
             )
+            lines += measured
         self.report += [f"step {self.host.current_step}: {line}" for line in lines]
         return plan
 
@@ -159,9 +163,7 @@ class TailAwarePruner:
 
     def _plan(self, match: Match, budget: Budget | None) -> WidthPlan:
         """The plan; what it lacks is measured as it is asked for, until nothing is missing."""
-        if isinstance(self.latency, LatencyTable) and self.timer is not None:
-            fill_table(self.latency, match.graph, self.timer)
-        lacking = -1
+        tried: set[LayerShape] = set()
         while True:
             try:
                 plan = plan_widths(
@@ -170,10 +172,10 @@ class TailAwarePruner:
                 )  # fmt: skip
                 return self._own(match, plan)
             except MissingLatency as error:
-                again = lacking < 0 or len(error.shapes) < lacking
-                if self.timer is None or not isinstance(self.latency, LatencyTable) or not error.shapes or not again:
+                news = set(error.shapes) - tried
+                if self.timer is None or not isinstance(self.latency, LatencyTable) or not news:
                     raise
-                lacking = len(error.shapes)
+                tried |= news
                 measure_missing(self.latency, error.shapes, self.timer)
 
 
