@@ -1,0 +1,12 @@
+"""What to measure next: which shapes of a network tell where its steps are, so that a table of a small part of the
+grid is enough to plan with."""
+
+from __future__ import annotations
+
+from .fill import Progress, fill_table, measure_missing
+from .lacking import measure_while
+from .lines import group_line
+from .report import FillReport
+from .shards import shard_of
+
+__all__ = ["FillReport", "Progress", "fill_table", "group_line", "measure_missing", "measure_while", "shard_of"]

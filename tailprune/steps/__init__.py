@@ -7,7 +7,7 @@ from .agreement import EdgeAgreement, edge_agreement
 from .curve import LatencyCurve
 from .detect import detect_steps
 from .dominance import dominated_widths, undominated_widths
-from .groups import group_curve
+from .groups import group_curve, summed_curve
 from .noise import point_noise_us
 from .staircase import EdgeVerdict, Plateau, Staircase
 
@@ -22,5 +22,6 @@ __all__ = [
     "edge_agreement",
     "group_curve",
     "point_noise_us",
+    "summed_curve",
     "undominated_widths",
 ]

@@ -62,12 +62,15 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     penalty = DOUBT_SIGMAS**2 + 3.0
     prior = _SlopePrior.of(costs, best_partition(costs, penalty))
     pieces = best_partition(costs, penalty, slope=prior.mean, precision=prior.precision)
-    starts = _merge(pieces, costs, prior, min_riser)
+    starts = _joined(pieces, costs, prior)
     stops = [*starts[1:], len(curve)]
     jumps = [_jump(costs, prior, *bounds) for bounds in zip(starts, stops, stops[1:], strict=False)]
     plateaus = []
-    for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+    start = 0
+    for index, stop in enumerate(stops):
         jump = jumps[index] if stop < len(curve) else None
+        if jump and abs(jump.fraction) < min_riser:
+            continue  # the plateau goes on, with a kink that is too small to be a step
         verdict: EdgeVerdict = "end"
         if jump:
             near = curve.widths[stop] - curve.widths[stop - 1] <= curve.granule
@@ -85,6 +88,7 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
                 sigmas=jump.sigmas if jump else 0.0,
             )
         )
+        start = stop
     return Staircase(
         curve=curve, plateaus=tuple(plateaus), noise_floor=float(np.median(noise / y)), min_riser=min_riser
     )
@@ -155,25 +159,24 @@ def _is_lone(jumps: list[_Jump], starts: list[int], stops: list[int], index: int
     return abs(there + back) < 0.5 * min(abs(there), abs(back))
 
 
-def _merge(starts: list[int], costs: PieceCosts, prior: _SlopePrior, min_riser: float) -> list[int]:
-    """Join the pieces between which nothing jumps, weakest jump first."""
+def _joined(starts: list[int], costs: PieceCosts, prior: _SlopePrior) -> list[int]:
+    """The pieces with those joined between which nothing jumps that noise could not do, weakest first. Small jumps
+    beyond the noise stay: a line fitted across one would hide the next in its slope."""
     starts = list(starts)
 
-    def strength(i: int) -> float:
-        """Above 1 where the boundary before piece i is worth keeping."""
+    def sigmas(i: int) -> float:
         stop = starts[i + 1] if i + 1 < len(starts) else len(costs.x)
-        jump = _jump(costs, prior, starts[i - 1], starts[i], stop)
-        return min(abs(jump.fraction) / min_riser, jump.sigmas / DOUBT_SIGMAS)
+        return _jump(costs, prior, starts[i - 1], starts[i], stop).sigmas
 
-    strengths = [math.inf] + [strength(i) for i in range(1, len(starts))]
+    strengths = [math.inf] + [sigmas(i) for i in range(1, len(starts))]
     while len(starts) > 1:
         weakest = min(range(len(starts)), key=strengths.__getitem__)
-        if strengths[weakest] >= 1:
+        if strengths[weakest] >= DOUBT_SIGMAS:
             break
         del starts[weakest], strengths[weakest]
         for i in (weakest - 1, weakest):
             if 0 < i < len(starts):
-                strengths[i] = strength(i)
+                strengths[i] = sigmas(i)
     return starts
 
 

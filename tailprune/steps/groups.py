@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from ..core.errors import MissingLatency
 from ..core.graph import ModelGraph
 from ..core.protocols import LatencyKind, LatencySource
+from ..core.shapes import LayerShape
 from .curve import LatencyCurve
 
 _WEAKNESS: tuple[LatencyKind, ...] = ("measured", "held", "modelled")
@@ -31,37 +32,48 @@ def group_curve(
     """
     layers = graph.layers_of(group_id)
     fixed = graph.check_widths(at or {})
+    calls_at = {}
+    for width in graph.group(group_id).grid if widths is None else widths:
+        fixed[group_id] = width
+        calls_at[width] = tuple((layer.shape_at(fixed), layer.calls) for layer in layers)
+    return summed_curve(calls_at, source, name=f"group {group_id} of {graph.model}")
+
+
+def summed_curve(
+    calls_at: Mapping[int, Iterable[tuple[LayerShape, int]]], source: LatencySource, *, name: str
+) -> LatencyCurve:
+    """The sum of calls x latency over the shapes of each width; `group_curve` says the rest."""
     noise_of = getattr(source, "noise_us", None)
     known: list[tuple[int, float, float]] = []
-    noisy, weakest = True, 0
-    missing: list[object] = []
-    for width in sorted(set(graph.group(group_id).grid if widths is None else widths)):
-        fixed[group_id] = width
+    kinds: set[LatencyKind] = set()
+    missing: list[LayerShape] = []
+    noise_known = True
+    for width, calls in sorted(calls_at.items()):
         total = variance = 0.0
-        kinds: set[LatencyKind] = set()
+        here: set[LatencyKind] = set()
         try:
-            for layer in layers:
-                shape = layer.shape_at(fixed)
-                total += layer.calls * source.latency_us(shape)
+            for shape, count in calls:
+                total += count * source.latency_us(shape)
                 kind = source.kind(shape)
-                kinds.add(kind)
+                here.add(kind)
                 if noise_of is not None:
-                    variance += (layer.calls * noise_of(shape)) ** 2
+                    variance += (count * noise_of(shape)) ** 2
                 elif kind != "modelled":
-                    noisy = False
+                    noise_known = False
         except MissingLatency as error:
             missing.extend(error.shapes)
             continue
-        weakest = max(weakest, *(_WEAKNESS.index(kind) for kind in kinds)) if kinds else weakest
-        known.append((width, total, math.sqrt(variance)))
-    if not known or not layers:
+        if here:
+            kinds |= here
+            known.append((width, total, math.sqrt(variance)))
+    if not known:
         raise MissingLatency(
-            f"{source.origin} knows no width of group {group_id} of {graph.model}; measure it with `tailprune measure`.",
+            f"{source.origin} knows no width of {name}; measure it with `tailprune measure`.",
             tuple(dict.fromkeys(missing)),
         )
     return LatencyCurve(
         widths=tuple(width for width, _, _ in known),
         latency_us=tuple(us for _, us, _ in known),
-        noise_us=tuple(noise for _, _, noise in known) if noisy else (),
-        kind=_WEAKNESS[weakest],
+        noise_us=tuple(noise for _, _, noise in known) if noise_known else (),
+        kind=max(kinds, key=_WEAKNESS.index),
     )

@@ -1,0 +1,123 @@
+"""Which widths of a line are worth a measurement, given those already measured?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..steps import Plateau, Staircase
+
+#: Where devices put their steps: vector width (8 and 16 floats), tensor-core and GEMM tiles (16 to 128 columns).
+PERIODS = (128, 64, 32, 16, 8)
+#: Lines up to this many widths are measured in full: pairs and bisection would visit most of them anyway.
+SHORT = 16
+#: A sloped plateau is believed to be straight when this many points lie on its line.
+SUPPORT = 5
+#: A rise between the ends of an interval this many standard errors of it above flat is looked into.
+RISE_SIGMAS = 1.5
+
+
+def seed_widths(grid: Sequence[int], period: int) -> list[int]:
+    """The first and last width, and at each multiple of the period the pair that an edge there would divide."""
+    if len(grid) <= SHORT:
+        return list(grid)
+    granule = grid[1] - grid[0]
+    seeds = {grid[0], grid[-1]}
+    for multiple in range(period, grid[-1] + 1, period):
+        low = multiple // granule * granule
+        seeds |= {low, low + granule}
+    return sorted(seeds.intersection(grid))
+
+
+def learn_period(edges: Iterable[int], granule_of: int = 1) -> int:
+    """The largest period all these edges are multiples of (to within a granule); 8 where they have none in common,
+    64 where there are no edges at all: something has to be looked at."""
+    places = list(edges)
+    if not places:
+        return 64
+    for period in PERIODS:
+        if all(edge % period == 0 or period - edge % period < granule_of for edge in places):
+            return period
+    return PERIODS[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """Widths to measure, and adjacent widths around an edge in doubt, to measure once more."""
+
+    widths: tuple[int, ...]
+    again: tuple[int, ...]
+
+
+def propose_widths(staircase: Staircase, granule: int) -> Proposal:
+    """Where could an edge still hide, and which edges are in doubt?
+
+    Between two measured widths more than a granule apart an interval is settled when it lies inside one plateau and
+    is flat, or on a plateau whose slope `SUPPORT` points confirm. Otherwise it is halved, at the width that is a
+    multiple of the largest power of two granules, because steps sit there, by a pair that would divide an edge.
+    Each edge is confirmed by three points: the two it lies between, and the one before them. Neighbours that differ
+    by a riser which the noise could explain as well are measured again.
+    """
+    curve = staircase.curve
+    known = set(curve.widths)
+    widths: set[int] = set()
+    again: set[int] = set()
+    for plateau in staircase.edges:
+        widths |= {plateau.high, plateau.high + granule}
+        if plateau.high - granule >= plateau.low:
+            widths.add(plateau.high - granule)
+        if plateau.verdict == "ambiguous" and plateau.high + granule in known:
+            again |= {plateau.high, plateau.high + granule}
+    for low, high in zip(curve.widths, curve.widths[1:], strict=False):
+        if high - low > granule and not _is_settled(staircase, low, high):
+            middle = most_even_between(low, high, granule)
+            widths |= {middle, middle + granule}
+        elif high - low == granule and _might_jump(staircase, low, high):
+            again |= {low, high}
+    first, last = curve.widths[0], curve.widths[-1]
+    return Proposal(
+        widths=tuple(sorted(w for w in widths - known if first <= w <= last)),
+        again=tuple(sorted(again)),
+    )
+
+
+def most_even_between(low: int, high: int, granule: int) -> int:
+    """The width strictly between two others that is a multiple of the largest power of two granules.
+
+    >>> most_even_between(65, 127, 1), most_even_between(64, 128, 8)
+    (96, 96)
+    """
+    first, last = low // granule, high // granule - 1
+    shift = (first ^ last).bit_length() - 1
+    return (last >> shift << shift) * granule
+
+
+def _might_jump(staircase: Staircase, low: int, high: int) -> bool:
+    """Neighbours on one plateau, as far apart as a riser would put them."""
+    curve = staircase.curve
+    rise = abs(curve.at(high) - curve.at(low))
+    inside = staircase.plateau_at(low).high >= high
+    return inside and rise >= max(staircase.min_riser * curve.at(low), flat_within(staircase, low, high))
+
+
+def _is_settled(staircase: Staircase, low: int, high: int) -> bool:
+    plateau = staircase.plateau_at(low)
+    if plateau.high < high:
+        return False
+    rise = abs(staircase.curve.at(high) - staircase.curve.at(low))
+    return rise <= flat_within(staircase, low, high) or _points_on(staircase, plateau) >= SUPPORT
+
+
+def flat_within(staircase: Staircase, low: int, high: int) -> float:
+    """The rise in microseconds below which two widths of a curve count as level: half a riser, or the noise."""
+    curve = staircase.curve
+    level = min(curve.at(low), curve.at(high))
+    error = 0.0
+    if curve.noise_us:
+        noise = dict(zip(curve.widths, curve.noise_us, strict=True))
+        error = (noise[low] ** 2 + noise[high] ** 2) ** 0.5
+    return max(staircase.min_riser / 2 * level, RISE_SIGMAS * error)
+
+
+def _points_on(staircase: Staircase, plateau: Plateau) -> int:
+    return sum(plateau.low <= width <= plateau.high for width in staircase.curve.widths)
