@@ -60,7 +60,9 @@ def match_groups(host: Any, rehearsal: Rehearsal, graph: ModelGraph) -> Match:
             lines.append(f"{group.name}: attention, replayed as the host chose: {group.width} -> {len(group.kept)}")
             if obstacle:
                 replayed.append(group)
-                lines.append(f"{group.name}: the latency of this attention group is not modelled, {obstacle}")
+                lines.append(
+                    f"{group.name}: not in the plan (so no checkpoint can replay it) and not in its latencies, {obstacle}"
+                )
                 continue
             frozen += found
         elif obstacle:

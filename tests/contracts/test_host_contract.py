@@ -333,3 +333,121 @@ def test_wrapped_with_ignored_layers_and_ratios(ranking: str) -> None:
     assert "b1.0" not in pruner.plan.widths
     assert pruner.plan.predicted_us <= pruner.plan.host_us
     assert verify_pruned(dense, host.model, pruner.plan, torch.zeros(IMAGES)).ok
+
+
+class Attention(nn.Module):
+    """One block of a vision transformer with a fused projection: patch, attention, two linear layers."""
+
+    def __init__(self, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.patch, self.norm = nn.Conv2d(3, 32, 4, 4), nn.LayerNorm(32)
+        self.qkv, self.proj = nn.Linear(32, 96), nn.Linear(32, 32)
+        self.fc1, self.fc2, self.head = nn.Linear(32, 64), nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        x = x + self.proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
+        return self.head((x + self.fc2(F.gelu(self.fc1(x)))).mean(1))
+
+
+HEADS = {
+    "dims": {},
+    "heads": {"prune_num_heads": True, "head_pruning_ratio": 0.5, "prune_head_dims": False},
+    "both": {"prune_num_heads": True, "head_pruning_ratio": 0.5, "global_pruning": True},
+}
+
+
+@pytest.mark.parametrize(("kind", "steps"), itertools.product(HEADS, (1, 2)))
+def test_attention_is_replayed_as_the_host_chose(kind: str, steps: int) -> None:
+    torch.manual_seed(3)
+    dense = Attention().eval()
+    images = torch.randn(1, 3, 16, 16)
+
+    def make(net: nn.Module):
+        return tp.pruner.BasePruner(
+            net, images, tp.importance.GroupMagnitudeImportance(), pruning_ratio=0.3, ignored_layers=[net.head],
+            iterative_steps=steps, num_heads={net.qkv: 4}, in_channel_groups={}, out_channel_groups={}, **HEADS[kind],
+        )  # fmt: skip
+
+    mine, theirs = make(copy.deepcopy(dense)), make(copy.deepcopy(dense))
+    pruner = TailAwarePruner(mine, latency=Stairs(), reach=1)
+    pruner.step()
+    theirs.step()
+    assert state(mine) == state(theirs)
+    assert mine.model.qkv.out_features == theirs.model.qkv.out_features < 96
+    assert mine.model.proj.in_features == theirs.model.proj.in_features < 32
+    mine.model.heads = mine.num_heads[mine.model.qkv]
+    assert mine.model(images).shape == (1, 10)
+    assert any("attention, replayed as the host chose: 32 -> " in line for line in pruner.report)
+
+
+@pytest.mark.parametrize(
+    "pruner_class", [tp.pruner.BNScalePruner, tp.pruner.GroupNormPruner, tp.pruner.GrowingRegPruner]
+)
+def test_every_pruner_class_can_be_the_host(pruner_class) -> None:
+    dense = make_net("residual")
+    net = copy.deepcopy(dense)
+    host = pruner_class(
+        net, torch.zeros(IMAGES), tp.importance.GroupMagnitudeImportance(), global_pruning=True, pruning_ratio=0.4,
+        ignored_layers=[net.head], in_channel_groups={}, out_channel_groups={}, num_heads={},
+    )  # fmt: skip
+    pruner = TailAwarePruner(host, latency=Stairs())
+    pruner.step()
+    assert pruner.plan is not None
+    assert verify_pruned(dense, net, pruner.plan, torch.zeros(IMAGES)).ok
+
+
+class CountingFisher:
+    """An importance that, like OBDC, edits state of its own for channels that leave."""
+
+    def __init__(self) -> None:
+        self.adjusted: list[tuple[int, int]] = []
+
+    def __call__(self, group) -> torch.Tensor:
+        return torch.arange(len(group[0][1])).float()
+
+    def adjust_fisher(self, group, idxs) -> None:
+        self.adjusted.append((len(group[0][1]), len(idxs)))
+
+
+def test_state_of_the_importance_is_adjusted_for_what_really_leaves() -> None:
+    host = make_host(make_net("residual"))
+    host.importance = CountingFisher()
+    pruner = TailAwarePruner(host, latency=Stairs())
+    pruner.step()
+    assert pruner.plan is not None
+    expected = sorted((c.original, c.original - c.width) for c in pruner.plan.choices if c.width < c.original)
+    assert sorted(host.importance.adjusted) == expected
+
+
+class Straddling(nn.Module):
+    """A grouped convolution whose blocks hold channels of two producers: no host can cut that evenly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(3, 20, 3, padding=1)
+        self.grouped, self.last = nn.Conv2d(32, 16, 3, groups=4), nn.Conv2d(16, 24, 3)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(torch.cat([self.left(x), self.right(x)], 1))
+        return self.head(F.relu(self.last(F.relu(self.grouped(x)))).mean((2, 3)))
+
+
+def test_blocks_that_cannot_be_cut_evenly_are_left_whole_and_said() -> None:
+    torch.manual_seed(0)
+    dense = Straddling().eval()
+    net = copy.deepcopy(dense)
+    host = make_host(net, pruning_ratio=0.5)
+    pruner = TailAwarePruner(host, latency=Stairs())
+    pruner.step()
+    assert (net.left.out_channels, net.right.out_channels) == (12, 20)
+    assert net(torch.zeros(IMAGES)).shape == (2, 10)
+    assert sum("left whole at" in line for line in pruner.report) == 2
+    assert pruner.plan is not None
+    assert verify_pruned(dense, net, pruner.plan, torch.zeros(IMAGES)).ok
