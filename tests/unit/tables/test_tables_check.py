@@ -52,6 +52,16 @@ def test_each_kind_of_doubt_is_found() -> None:
     )
 
 
+def test_what_noise_explains_is_no_finding() -> None:
+    table = LatencyTable.in_memory(ENVIRONMENT)
+    table.add_many([sample(CONV, 10.0, 12.0, 8.0), sample(CONV, 11.0, 13.0, 9.0)])  # 10 % apart, one sigma
+    table.add_many([sample(out(96), 10.0), sample(out(128), 10.0), sample(out(112), 10.4, 11.4, 9.4)])
+    table.hold(out(96), out(128), 10.0)
+    check = check_table(table)
+    assert check.disagreements == ()
+    assert check.contradictions == ()
+
+
 def test_an_unstable_visit_outranked_by_a_settled_one_is_no_disagreement() -> None:
     table = LatencyTable.in_memory(ENVIRONMENT)
     table.add_many([sample(CONV, 20.0, flags=("unstable",)), sample(CONV, 10.0)])
@@ -133,6 +143,7 @@ def test_drift_holds_scales_or_drifts(table: LatencyTable) -> None:
     asked = sorted(shape.out_channels for shape in timer.asked)
     assert (len(asked), asked[0], asked[-1]) == (12, 1, 100)  # from the fastest to the slowest, none of the unstable
     assert drift(table, ScaledTimer(table, 1.10)).verdict == "scaled"
+    assert drift(table, ScaledTimer(table, 0.90)).verdict == "scaled"
     assert drift(table, ScaledTimer(table, lambda shape: 1.4 if shape.out_channels > 50 else 1.0)).verdict == "drifted"
     one_off = drift(table, ScaledTimer(table, lambda shape: 2.0 if shape.out_channels == 100 else 1.0))
     assert (one_off.verdict, [entry.shape for entry in one_off.moved]) == ("holds", [out(100)])
