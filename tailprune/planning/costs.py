@@ -29,6 +29,11 @@ class LayerCosts:
         self._us: dict[LayerShape, float] = {}
         self._ticks: dict[tuple[LayerShape, int, int], int] = {}
 
+    @classmethod
+    def over(cls, source: LatencySource) -> LayerCosts:
+        """The source itself where it remembers already: give one to several plans, and each shape is asked for once."""
+        return source if isinstance(source, LayerCosts) else cls(source)
+
     @property
     def origin(self) -> str:
         return self.source.origin

@@ -18,7 +18,7 @@ MAX_PRICES = 60
 LOCAL_SHARE = 0.2
 #: The optimum usually lies this near above the bound (as shares of it). Each is tried as if it were the best known plan:
 #: what is found at or below it is optimal, and the nearer it is the more is pruned.
-NARROW = (1e-4, 1e-3, 1e-2)
+NARROW = (1e-4, 1e-3, 1e-2, 2e-2, 4e-2, 8e-2)
 
 
 def solve_by_elimination(

@@ -62,7 +62,7 @@ def plan_widths(
     hostless = all(g.host_kept is None for g in scores.groups)
     chosen_policy: Policy = policy or ("reallocate" if hostless and budget is not None else "snap")
     chosen_goal: Goal = goal or ("faster" if budget is None else "better")
-    costs = LayerCosts(latency)
+    costs = LayerCosts.over(latency)
     candidates = candidate_widths(
         graph, scores, costs, policy=chosen_policy, reach=reach,
         min_widths=min_widths, max_widths=max_widths, frozen=frozen,

@@ -170,11 +170,16 @@ def value_units(scores: ChannelScores, group: str, width: int) -> int:
 def build_problem(
     graph: ModelGraph, scores: ChannelScores, costs: LayerCosts, candidates: Mapping[str, tuple[int, ...]]
 ) -> Problem:
-    """Look up all that is needed; MissingLatency lists everything that is missing, at once."""
+    """Look up all that is needed, the original and the host included; MissingLatency lists all that is missing at once."""
     structure = find_structure(graph, candidates)
     fixed = Table((), structure.fixed, costs)
     tables = [Table(axes, layers, costs) for axes, layers in structure.tables.items()]
     lacking = fixed.missing(())
+    for widths in (graph.widths, scores.host_widths):
+        try:
+            costs.total(graph, widths)
+        except MissingLatency as error:
+            lacking += error.shapes
     for table in tables:
         if structure.sums_are_few or not structure.has_sum(table.axes):
             for cell in cells_of(structure, table.axes):

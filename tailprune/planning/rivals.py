@@ -21,7 +21,7 @@ HALVINGS = 20
 
 def host_plan(graph: ModelGraph, scores: ChannelScores, latency: LatencySource) -> WidthPlan:
     """The unrounded host as a plan: what its own widths cost and keep."""
-    costs = LayerCosts(latency)
+    costs = LayerCosts.over(latency)
     widths = {**graph.widths, **scores.host_widths}
     return assemble_plan(
         graph, scores, costs, widths=widths, host_widths=widths, reasons=dict.fromkeys(widths, "host"),
@@ -63,7 +63,7 @@ def fixed_multiple(
         raise InvalidShape(f"A fixed multiple must be a whole number of at least 1, got {multiple!r}.")
     if not (math.isfinite(target_us) and target_us > 0):
         raise InvalidShape(f"target_us must be positive and finite, got {target_us!r}.")
-    costs = LayerCosts(latency)
+    costs = LayerCosts.over(latency)
     steps = {g.group: math.lcm(multiple, graph.group(g.group).granule) for g in scores.groups}
     left_out = tuple(g.group for g in scores.groups if g.width < steps[g.group])
 

@@ -163,14 +163,15 @@ def brute_force(
     return everything
 
 
-def resnet50() -> ModelGraph:
-    """ResNet-50's 53 convolutions and classifier in 37 groups: 4 shared stage widths, 33 inner ones."""
-    groups = {"stem": 64}
+def resnet50(thinner: int = 4) -> ModelGraph:
+    """ResNet-50's 53 convolutions and classifier in 37 groups: 4 shared stage widths, 33 others; all widths thinner."""
+    groups = {"stem": 64 // thinner}
     layers: list[tuple[str, WidthExpr, WidthExpr, int, int, int]] = [
         ("conv1", expr(constant=3), expr("stem"), 224, 7, 2)
     ]
     before, hw = "stem", 56
     for stage, (blocks, inner) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
+        inner //= thinner
         groups[f"s{stage}"] = 4 * inner
         for block in range(blocks):
             stride = 2 if block == 0 and stage > 1 else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from planning_worlds import CURVES, FormulaSource, brute_force, random_scores, ragged, tiny_graph
+from planning_worlds import CURVES, FormulaSource, brute_force, ragged, random_scores, tiny_graph
 
 from tailprune.planning import LayerCosts, Objective, build_problem, choose_host, solve
 
