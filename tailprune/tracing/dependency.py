@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,53 +12,11 @@ import torch_pruning as tp
 from torch import nn
 
 from ..core.errors import TraceError
+from .coupling import CoupledChannels, Member
 from .twin import one_line, running, twin_of
 
 #: Where a group may begin: the layers whose output channels are rows of a weight.
 PRODUCERS = (nn.modules.conv._ConvNd, nn.Linear)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One end of one module (or of a bare parameter) that a group's channels pass through.
-
-    `indices[i]` is a channel of this end, and `channels[i]` the group's channel it belongs to. Modules that keep their
-    channels (batch norm, depthwise convolution, attention) appear once, as "out".
-    """
-
-    module: str
-    side: Literal["in", "out"]
-    indices: tuple[int, ...]
-    channels: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoupledChannels:
-    """One channel group as Torch-Pruning sees it, in the original model's coordinates.
-
-    `id` and `root` name the group's first producer; channel c of the group is output channel c of that module (of
-    `channels`, all of them but for a producer whose outputs fall into several groups). `reason` says why nothing can be
-    removed; empty if something can.
-    """
-
-    id: str
-    root: str
-    channels: tuple[int, ...]
-    granule: int
-    members: tuple[Member, ...]
-    reason: str = ""
-
-    @property
-    def width(self) -> int:
-        return len(self.channels)
-
-    @property
-    def producers(self) -> tuple[str, ...]:
-        return tuple(m.module for m in self.members if m.side == "out")
-
-    @property
-    def consumers(self) -> tuple[str, ...]:
-        return tuple(m.module for m in self.members if m.side == "in")
 
 
 class ChannelDependency:
@@ -186,7 +143,12 @@ class ChannelDependency:
         rest = tuple(channel for channel in channels if channel not in mine)
         if not rest:
             return
-        items = self._items(root, rest)
+        try:
+            items, failure = self._items(root, rest), ""
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            alone = Member(module=root, side="out", indices=rest, channels=rest)
+            items = [(self._graph.module2node[self._modules[root]], alone)]
+            failure = f"Torch-Pruning cannot follow its channels ({one_line(error)})"
         members = tuple(member for _, member in items if member is not None)
         for peer in members:
             producer = peer.side == "out" and isinstance(self._modules.get(peer.module), PRODUCERS)
@@ -199,7 +161,7 @@ class ChannelDependency:
             if member.side == "out":
                 covered.setdefault(member.module, set()).update(member.indices)
         mine.update(rest)
-        yield self._coupled(group_id, root, rest, items)
+        yield self._coupled(group_id, root, rest, items, failure)
 
     def _items(self, root: str, channels: tuple[int, ...]) -> list[tuple[Any, Member | None]]:
         module = self._modules[root]
@@ -215,9 +177,9 @@ class ChannelDependency:
         return items
 
     def _coupled(
-        self, group_id: str, root: str, channels: tuple[int, ...], items: list[tuple[Any, Member | None]]
+        self, group_id: str, root: str, channels: tuple[int, ...], items: list[tuple[Any, Member | None]], failure: str
     ) -> CoupledChannels:
-        granule, reason = 1, ""
+        granule, reason = 1, failure
         for node, member in items:
             blocks, obstacle = _limits(node, member, channels)
             granule, reason = math.lcm(granule, blocks), reason or obstacle
@@ -257,16 +219,44 @@ def cut(model: nn.Module, removals: Iterable[tuple[CoupledChannels, Iterable[int
 def build_graph(model: nn.Module, example_inputs: Any) -> Any:
     """Torch-Pruning's dependency graph, traced on a twin and grafted onto the model's own modules."""
     twin, inputs = twin_of(model, example_inputs)
-    graph = tp.DependencyGraph()
+    graph = _Graph()
     try:
         with running(twin):
             graph.build_dependency(twin, inputs, forward_fn=lambda net, args: net(*args), verbose=False)
     except Exception as error:
         raise TraceError(
-            f"Torch-Pruning {tp.__version__} cannot follow the channels of {type(model).__name__}: {one_line(error)}."
+            f"Torch-Pruning cannot follow the channels of {type(model).__name__} ({one_line(error)}); "
+            "none of its layers can be pruned through it."
         ) from None
     _graft(graph, twin, model)
     return graph
+
+
+class _Graph(tp.DependencyGraph):
+    """Torch-Pruning's graph, without its guess that any change of view multiplies channels.
+
+    That guess divides by zero on channel shuffles and grows without bound on windows of tokens. Where a view does flatten
+    pixels into channels the guess is right and stays; elsewhere channels pass as they are, or `_limits` says they cannot.
+    """
+
+    def _trace(self, *args: Any, **kwargs: Any) -> Any:
+        nodes = super()._trace(*args, **kwargs)
+        for node in nodes.values():
+            if node.type == tp.ops.OPTYPE.RESHAPE and _view(node) != "flatten":
+                node.type = tp.ops.OPTYPE.ELEMENTWISE
+        return nodes
+
+
+def _view(node: Any) -> Literal["flatten", "kept", "mixed", "unknown"]:
+    """What a change of view does to channels, from the shapes that autograd keeps."""
+    before = tuple(getattr(node.grad_fn, "_saved_self_sym_sizes", ()))
+    after = tuple(node.grad_fn._input_metadata[0].shape)
+    if not before:
+        return "unknown"
+    short, long = sorted((before, after), key=len)
+    if len(short) == 2 and len(long) > 2 and short[0] == long[0] and short[1] == math.prod(long[1:]):
+        return "flatten"
+    return "kept" if before[:2] == after[:2] or before[-1] == after[-1] else "mixed"
 
 
 def _graft(graph: Any, twin: nn.Module, model: nn.Module) -> None:
@@ -288,6 +278,8 @@ def _limits(node: Any, member: Member | None, channels: tuple[int, ...]) -> tupl
         return 1, "it is the network's output"
     if kind == types.CONCAT and any(function is None for function, _ in node.grad_fn.next_functions):
         return 1, "it is concatenated with a tensor that has no producer"
+    if isinstance(module, tp.ops._ReshapeOp) and _view(node) == "mixed":
+        return 1, "a change of view mixes its channels with other dimensions"
     if member is None:
         return 1, ""
     shares = Counter(member.channels)

@@ -11,7 +11,8 @@ from torch import nn
 from ..core.errors import TraceError
 from ..core.graph import ChannelGroup, ModelGraph
 from ..core.shapes import DTYPES
-from .dependency import ChannelDependency, CoupledChannels
+from .coupling import CoupledChannels
+from .dependency import ChannelDependency
 from .layers import Style, layers_of, merge_calls
 from .record import Recording, record
 from .trial import unfollowed

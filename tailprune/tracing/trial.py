@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..core.graph import Layer
-from .dependency import CoupledChannels, cut
+from .coupling import CoupledChannels
+from .dependency import cut
 from .layers import Style, describe
 from .record import record
 from .twin import Inputs, duplicate, one_line
