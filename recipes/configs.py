@@ -53,7 +53,7 @@ class FinetuneConfig:
 TRAIN_DIGITS = FinetuneConfig(epochs=7, batch=32, learning_rate=0.05, warmup_epochs=1, shift=2)
 #: The same network after pruning.
 FINETUNE_DIGITS = FinetuneConfig(
-    epochs=2, batch=64, learning_rate=0.02, warmup_epochs=0.25, shift=2, recalibrate_batches=8
+    epochs=3, batch=32, learning_rate=0.03, warmup_epochs=0.25, shift=2, recalibrate_batches=8
 )
 #: CIFAR-10 from random weights, and after pruning (the published fine-tunes of pruned ResNets use 40 to 100 epochs).
 TRAIN_CIFAR10 = FinetuneConfig(epochs=160)
