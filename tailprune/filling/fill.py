@@ -66,12 +66,16 @@ def fill_table(
             raise InvalidShape(f"Group {group.id} cannot be pruned ({group.reason}), so it has no line; leave it out.")
     every = [Line(graph, group, table, at) for group in chosen if graph.layers_of(group.id)]
     lines = list({line.key: line for line in every}.values())
-    first, rest = _scouts(lines)
+    scouts = _scouts(lines)
     filling = _Filling(table, timer, progress, min_riser)
-    staircases = filling.fill(first, PERIODS[-1])
-    edges = [edge for staircase in staircases.values() for edge in staircase.confirmed_edges]
-    period = learn_period(edges, max((line.grid.step for line in first), default=1))
-    staircases |= filling.fill(rest, period)
+    staircases = filling.fill(scouts, PERIODS[-1])
+    period = _period(staircases, scouts)
+    while True:
+        staircases = filling.fill(lines, period)
+        finer = min(period, _period(staircases, scouts))
+        if finer == period:
+            break
+        period = finer
     held = sum(hold_plateaus(table, line, staircase) for line, staircase in staircases.items())
     shapes = dict.fromkeys(shape for line in lines for width in line.grid for shape in line.shapes(width))
     samples = [table.sample(shape) for shape in shapes if shape in table]
@@ -141,15 +145,20 @@ def _time(
     return done
 
 
-def _scouts(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
-    """The longest line of each kind of layer not seen before, and the rest."""
+def _scouts(lines: Sequence[Line]) -> list[Line]:
+    """The longest line of each kind of layer."""
     seen: set[object] = set()
-    first: list[Line] = []
+    scouts: list[Line] = []
     for line in sorted(lines, key=lambda line: -len(line.grid)):
         if not line.kinds <= seen:
-            first.append(line)
+            scouts.append(line)
             seen |= line.kinds
-    return first, [line for line in lines if line not in first]
+    return scouts
+
+
+def _period(staircases: Mapping[Line, Staircase], scouts: Sequence[Line]) -> int:
+    edges = [edge for line in scouts if line in staircases for edge in staircases[line].confirmed_edges]
+    return learn_period(edges, max((line.grid.step for line in scouts), default=1))
 
 
 def check_environment(table: LatencyTable, timer: LayerTimer) -> None:

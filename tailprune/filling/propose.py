@@ -93,11 +93,10 @@ def most_even_between(low: int, high: int, granule: int) -> int:
 
 
 def _might_jump(staircase: Staircase, low: int, high: int) -> bool:
-    """Neighbours on one plateau, as far apart as a riser would put them."""
-    curve = staircase.curve
-    rise = abs(curve.at(high) - curve.at(low))
-    inside = staircase.plateau_at(low).high >= high
-    return inside and rise >= max(staircase.min_riser * curve.at(low), flat_within(staircase, low, high))
+    """Neighbours on one plateau, as far off its slope as a riser would put them."""
+    curve, plateau = staircase.curve, staircase.plateau_at(low)
+    rise = abs(curve.at(high) - curve.at(low) - plateau.slope_us * (high - low))
+    return plateau.high >= high and rise >= max(staircase.min_riser * curve.at(low), flat_within(staircase, low, high))
 
 
 def _is_settled(staircase: Staircase, low: int, high: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -62,9 +63,10 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     penalty = DOUBT_SIGMAS**2 + 3.0
     prior = _SlopePrior.of(costs, best_partition(costs, penalty))
     pieces = best_partition(costs, penalty, slope=prior.mean, precision=prior.precision)
-    starts = _joined(pieces, costs, prior)
+    sizes = _Jumps(costs, prior, pieces)
+    starts = _joined(pieces, sizes, len(curve))
     stops = [*starts[1:], len(curve)]
-    jumps = [_jump(costs, prior, *bounds) for bounds in zip(starts, stops, stops[1:], strict=False)]
+    jumps = [sizes.at(*bounds) for bounds in zip(starts, stops, stops[1:], strict=False)]
     plateaus = []
     start = 0
     for index, stop in enumerate(stops):
@@ -135,17 +137,32 @@ class _SlopePrior:
         return cls(mean, 1.0 / (max(between, 0.0) + 1.0 / total))
 
 
-def _jump(costs: PieceCosts, prior: _SlopePrior, start: int, edge: int, stop: int) -> _Jump:
-    """The jump between points start..edge-1 and edge..stop-1."""
-    before, behind = float(costs.x[edge - 1]), float(costs.x[edge])
-    lx, ly, ls, lw, lspread = costs.fit(max(start, edge - NEIGHBOURHOOD), edge)
-    rx, ry, rs, rw, rspread = costs.fit(edge, min(stop, edge + NEIGHBOURHOOD))
-    precision = lspread + rspread + prior.precision
-    slope = (ls * lspread + rs * rspread + prior.mean * prior.precision) / precision if precision > 0 else 0.0
-    # Both sides are read with the slope they share: a slope of its own from two noisy points would be mere noise.
-    left, right = ly + slope * (before - lx), ry + slope * (behind - rx)
-    variance = 1 / lw + 1 / rw + ((rx - lx) ** 2 / precision if precision > 0 else 0.0)
-    return _Jump(left, right, slope, right - left - slope * (behind - before), math.sqrt(variance))
+class _Jumps:
+    """Sizes of jumps on one curve, judged by what lies around them.
+
+    Levels are means of up to `NEIGHBOURHOOD` points on both sides. Both sides are read with one slope, pooled within
+    the pieces there and the curve's prior: a slope fitted across pieces would pass small risers for a slope and hide
+    the next riser in it, and one from two noisy points would be mere noise.
+    """
+
+    def __init__(self, costs: PieceCosts, prior: _SlopePrior, pieces: list[int]) -> None:
+        self.costs, self.prior, self.pieces = costs, prior, pieces
+
+    def at(self, start: int, edge: int, stop: int) -> _Jump:
+        """The jump between points start..edge-1 and edge..stop-1."""
+        costs = self.costs
+        first, last = max(start, edge - NEIGHBOURHOOD), min(stop, edge + NEIGHBOURHOOD)
+        lx, ly, _, lw, _ = costs.fit(first, edge)
+        rx, ry, _, rw, _ = costs.fit(edge, last)
+        inner = self.pieces[bisect_right(self.pieces, first) : bisect_left(self.pieces, last)]
+        fits = [costs.fit(a, b) for a, b in zip([first, *inner], [*inner, last], strict=True)]
+        precision = self.prior.precision + sum(fit[4] for fit in fits)
+        pooled = self.prior.mean * self.prior.precision + sum(fit[2] * fit[4] for fit in fits)
+        slope = pooled / precision if precision > 0 else 0.0
+        before, behind = float(costs.x[edge - 1]), float(costs.x[edge])
+        left, right = ly + slope * (before - lx), ry + slope * (behind - rx)
+        variance = 1 / lw + 1 / rw + ((rx - lx) ** 2 / precision if precision > 0 else 0.0)
+        return _Jump(left, right, slope, right - left - slope * (behind - before), math.sqrt(variance))
 
 
 def _is_lone(jumps: list[_Jump], starts: list[int], stops: list[int], index: int) -> bool:
@@ -159,14 +176,13 @@ def _is_lone(jumps: list[_Jump], starts: list[int], stops: list[int], index: int
     return abs(there + back) < 0.5 * min(abs(there), abs(back))
 
 
-def _joined(starts: list[int], costs: PieceCosts, prior: _SlopePrior) -> list[int]:
-    """The pieces with those joined between which nothing jumps that noise could not do, weakest first. Small jumps
-    beyond the noise stay: a line fitted across one would hide the next in its slope."""
-    starts = list(starts)
+def _joined(pieces: list[int], sizes: _Jumps, count: int) -> list[int]:
+    """The pieces with those joined between which nothing jumps that noise could not do, weakest first."""
+    starts = list(pieces)
 
     def sigmas(i: int) -> float:
-        stop = starts[i + 1] if i + 1 < len(starts) else len(costs.x)
-        return _jump(costs, prior, starts[i - 1], starts[i], stop).sigmas
+        stop = starts[i + 1] if i + 1 < len(starts) else count
+        return sizes.at(starts[i - 1], starts[i], stop).sigmas
 
     strengths = [math.inf] + [sigmas(i) for i in range(1, len(starts))]
     while len(starts) > 1:
