@@ -1,0 +1,154 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import tailprune
+
+NET = ("--input-shape", "3,16,16", "--batch", "4")
+
+
+@pytest.fixture
+def measured(cli, tiny, tmp_path):
+    path = tmp_path / "t.db"
+    ran = cli("measure", "-m", tiny, "-t", path, "--simulate", "a100", *NET, "--dtype", "float16", "--json")
+    assert ran.code == 0, ran.err
+    return path, json.loads(ran.out)
+
+
+def test_measuring_twice_measures_nothing_new(cli, tiny, measured):
+    path, first = measured
+    assert first["timed"] > 10
+    again = json.loads(
+        cli("measure", "-m", tiny, "-t", path, "--simulate", "a100", *NET, "--dtype", "float16", "--json").out
+    )
+    assert (again["timed"], again["shapes"]) == (0, first["shapes"])
+
+
+def test_steps_reads_the_table_and_draws(cli, tiny, measured, tmp_path):
+    path, _ = measured
+    ran = cli("steps", "-m", tiny, "-t", path, *NET, "--dtype", "float16", "--json")
+    groups = json.loads(ran.out)["groups"]
+    assert set(groups) == {"0", "3"}
+    assert all(g["edges"][-1] in (24, 40) and g["kind"] != "modelled" for g in groups.values())
+    ran = cli("steps", "-m", tiny, "-t", path, *NET, "--dtype", "float16", "-g", "3", "--plot", tmp_path / "p.png")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "p.png").stat().st_size > 5000
+
+
+def test_another_batch_is_not_in_the_table(cli, tiny, measured):
+    ran = cli("steps", "-m", tiny, "-t", measured[0], "--input-shape", "3,16,16", "-b", 8, "--dtype", "float16")
+    assert ran.code == 1
+    assert "tailprune measure" in ran.err
+
+
+def test_a_table_of_another_device_is_refused(cli, tiny, measured):
+    ran = cli("measure", "-m", tiny, "-t", measured[0], "--simulate", "h100", *NET)
+    assert ran.code == 1
+    assert "device is 'A100" in ran.err
+    assert "H100" in ran.err
+
+
+def test_info_check_export_import_merge_diff(cli, measured, tmp_path):
+    path, first = measured
+    info = json.loads(cli("table", "info", path, "--json").out)
+    assert info["shapes"] == first["shapes"]
+    assert "sound" in cli("table", "check", path).out
+    assert cli("table", "export", path, tmp_path / "t.csv.gz").code == 0
+    assert cli("table", "import", tmp_path / "t.csv.gz", tmp_path / "u.db").code == 0
+    assert f"{first['shapes']} shapes in both, 0 differ" in cli("table", "diff", path, tmp_path / "u.db").out
+    assert "0 visits added" in cli("table", "merge", path, tmp_path / "u.db").out
+
+
+def test_shards_merge_into_the_whole(cli, tiny, measured, tmp_path):
+    path, _ = measured
+    for i in (1, 2):
+        ran = cli(
+            "measure",
+            "-m",
+            tiny,
+            "-t",
+            tmp_path / f"{i}.db",
+            "--simulate",
+            "a100",
+            *NET,
+            "--dtype",
+            "float16",
+            "--shard",
+            f"{i}/2",
+        )
+        assert ran.code == 0, ran.err
+    assert cli("table", "merge", tmp_path / "all.db", tmp_path / "1.db", tmp_path / "2.db").code == 0
+    edges = []
+    for table in (path, tmp_path / "all.db"):
+        ran = cli("steps", "-m", tiny, "-t", table, *NET, "--dtype", "float16", "--min-riser", "0.1", "--json")
+        edges.append({group: found["edges"] for group, found in json.loads(ran.out)["groups"].items()})
+    assert edges[0] == edges[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "empty"), (b"not a database at all, only some text" * 50, "not"), (b"SQLite format 3\0" + b"\0" * 40, "")],
+)
+def test_files_that_are_no_tables_are_refused_and_kept(cli, tmp_path, content, said):
+    file = tmp_path / "x.db"
+    file.write_bytes(content)
+    ran = cli("table", "info", file)
+    assert ran.code == 1
+    assert said in ran.err
+    assert file.read_bytes() == content
+
+
+def test_devices_are_listed(cli):
+    assert "H200 SXM" in {d["name"] for d in json.loads(cli("table", "devices", "--json").out)["wave_model"]}
+
+
+def start_measuring(tiny, path):
+    command = [sys.executable, "-m", "tailprune", "measure", "-m", tiny, "-t", str(path), "-d", "cpu", *NET]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+
+
+def wait_for_samples(path, process, count):
+    for _ in range(600):
+        if process.poll() is not None:
+            return
+        if path.exists():
+            try:
+                with tailprune.LatencyTable.open(path, create=False, read_only=True) as table:
+                    if len(table) >= count:
+                        return
+            except tailprune.TableError:
+                pass
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError("nothing was measured in a minute")
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_what_was_measured_survives_an_interruption(tiny, tmp_path, how, code):
+    path = tmp_path / "t.db"
+    process = start_measuring(tiny, path)
+    wait_for_samples(path, process, 3)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.fail("the measurement ended before it could be interrupted; make the network larger")
+    assert process.returncode == code
+    assert "Traceback" not in err
+    if how == signal.SIGINT:
+        assert "what was measured is kept" in err
+    with tailprune.LatencyTable.open(path, create=False, read_only=True) as table:
+        kept = len(table)
+    assert kept >= 3
+    again = start_measuring(tiny, path)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    with tailprune.LatencyTable.open(path, create=False, read_only=True) as table:
+        assert len(table) > kept
+        assert all(len(table.visits(sample.shape)) <= 3 for sample in table.samples())
