@@ -6,5 +6,15 @@ Every reading is kept, every setting that matters is part of the environment, an
 from .blocks import Block, build_block
 from .device_timer import DeviceTimer
 from .stopping import StoppingRule, median_interval
+from .whole_model import ModelTimings, Verdict, measure_model
 
-__all__ = ["Block", "DeviceTimer", "StoppingRule", "build_block", "median_interval"]
+__all__ = [
+    "Block",
+    "DeviceTimer",
+    "ModelTimings",
+    "StoppingRule",
+    "Verdict",
+    "build_block",
+    "measure_model",
+    "median_interval",
+]

@@ -152,4 +152,4 @@ def _fill(module: nn.Module, bank: RandomBank) -> None:
                     held.fill_(1.0)
                 elif held.is_floating_point():
                     fan_in = math.prod(held.shape[1:]) if held.dim() > 1 else 1
-                    held.data = bank.scaled(held, 1 / math.sqrt(fan_in))
+                    bank.fill(held, 1 / math.sqrt(fan_in))

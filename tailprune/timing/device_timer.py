@@ -16,6 +16,7 @@ from ..core.shapes import LayerShape
 from .blocks import build_block
 from .clocks import ClockReading, Clocks, load_nvml
 from .machine import available_bytes, cpu_name, keep_freed_memory, pinned
+from .neighbours import run_neighbours
 from .protocol import MOST_ALIVE, Series, failed_sample, interleave
 from .random_data import RandomBank
 from .runtimes import Prepared, choose_runtime
@@ -62,13 +63,14 @@ class DeviceTimer:
         self.rule = StoppingRule(precision=precision, max_visits=max_visits, max_seconds=max_seconds)
         self.most_alive = most_alive
         on_cuda = self.device.type == "cuda"
-        self._runtime = choose_runtime(self.device, runtime or ("cuda-graph" if on_cuda else "eager"), l2)
+        self._bank = RandomBank(self.device)
+        between = {} if on_cuda else {"between": run_neighbours(self._bank)}
+        self._runtime = choose_runtime(self.device, runtime, l2, **between)
         self._clocks = Clocks(self.device, load_nvml()) if on_cuda else None
         self._environment = describe_environment(
             self.device, self._read_clocks(), threads=threads, runtime=self._runtime.name, l2=l2,
             tf32=tf32 and on_cuda, autotuning=autotuning and on_cuda,
         )  # fmt: skip
-        self._bank = RandomBank(self.device)
 
     @property
     def environment(self) -> Environment:
@@ -106,13 +108,13 @@ class DeviceTimer:
         try:
             block = build_block(shape, self._bank)
             return self._runtime.prepare(block.module, block.inputs)
-        except (RuntimeError, MemoryError, InvalidShape) as error:
+        except (RuntimeError, ValueError, MemoryError) as error:
             return self._failure(shape, error)
 
     def _visit(self, series: Series) -> LatencySample | None:
         try:
             series.visit()
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, ValueError, MemoryError) as error:
             return self._failure(series.shape, error)
         return None
 

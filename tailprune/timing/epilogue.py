@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import InvalidShape
+
 #: Activations, in place where the common model zoos do so (torchvision: relu, relu6, silu, hardswish).
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -115,6 +117,10 @@ def epilogue_module(op: str, channels: int, *, rank: int, in_place: bool) -> nn.
         norm = nn.GroupNorm(math.gcd(MOST_NORM_GROUPS, channels), channels)
         return OverTokens(norm) if rank == 3 else norm
     if op == "local_response_norm":
+        if rank != 4:
+            raise InvalidShape(
+                "A local_response_norm is over the channels of maps; it cannot follow vectors or tokens."
+            )
         return nn.LocalResponseNorm(LOCAL_RESPONSE_SIZE)
     if op in ("scale", "bias"):
         return PerChannel(channels, channel_dim, op)

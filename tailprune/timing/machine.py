@@ -13,6 +13,11 @@ from pathlib import Path
 
 import torch
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 #: glibc's <malloc.h>: what `mallopt` calls the limits.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
@@ -64,6 +69,13 @@ def available_bytes(device: torch.device) -> int:
     return (
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     )  # half of what is built in: a guess on the safe side
+
+
+def preemptions() -> int:
+    """How often the system has taken the core from this thread so far; always 0 where it does not say."""
+    if resource is None or not hasattr(resource, "RUSAGE_THREAD"):
+        return 0
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 @contextlib.contextmanager

@@ -39,10 +39,10 @@ class RandomBank:
             return flat.view(batch, rows, columns, channels).permute(0, 3, 1, 2)
         return flat.view(size)
 
-    def scaled(self, like: Tensor, std: float) -> Tensor:
-        """A tensor of its own, N(0, std^2), with the size, dtype and layout of `like`."""
-        channels_last = like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last)
-        return self.view(tuple(like.shape), like.dtype, channels_last=channels_last) * std
+    def fill(self, held: Tensor, std: float) -> None:
+        """Write N(0, std^2) into a tensor, whose strides stay what they are."""
+        channels_last = held.dim() == 4 and not held.is_contiguous()
+        torch.mul(self.view(tuple(held.shape), held.dtype, channels_last=channels_last), std, out=held)
 
     def _at_least(self, count: int, dtype: torch.dtype) -> Tensor:
         held = self._flat.get(dtype)

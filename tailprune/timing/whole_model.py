@@ -1,0 +1,168 @@
+"""Whole models against each other: interleaved in one run, so that what disturbs one disturbs all."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..core.environment import Environment
+from ..core.errors import InvalidShape, TailpruneError
+from .clocks import ClockReading, Clocks, load_nvml
+from .device_timer import describe_environment, find_device
+from .machine import pinned, preemptions
+from .random_data import RandomBank
+from .runtimes import Prepared, choose_runtime
+from .stopping import interval_rank, median_interval
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether one model is faster than another: the median of per-round time ratios and its 95 % interval."""
+
+    outcome: Literal["faster", "slower", "ambiguous"]
+    ratio: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.ratio:.3f} of the time ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTimings:
+    """Every raw time of every model, one per round; round i of all models ran within one turn of the wheel."""
+
+    times_us: Mapping[str, tuple[float, ...]]
+    environment: Environment
+    input_shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    memory_format: str
+    notes: tuple[str, ...] = ()
+
+    def _of(self, name: str) -> tuple[float, ...]:
+        if name not in self.times_us:
+            raise InvalidShape(f"No model named {name!r} was measured; measured were {', '.join(self.times_us)}.")
+        return self.times_us[name]
+
+    def median_us(self, name: str) -> float:
+        return median(self._of(name))
+
+    def interval_us(self, name: str) -> tuple[float, float]:
+        """Where the model's true median lies, at 95 %."""
+        return median_interval(self._of(name), CONFIDENCE)
+
+    def verdict(self, name: str, against: str) -> Verdict:
+        """Is `name` faster than `against`? From ratios within each round, so that drift over rounds cancels.
+
+        Faster where the whole interval of the ratio's median lies below 1, slower where above, else ambiguous.
+        """
+        pairs = zip(self._of(name), self._of(against), strict=True)
+        ratios = [mine / other for mine, other in pairs]
+        low, high = median_interval(ratios, CONFIDENCE)
+        outcome: Literal["faster", "slower", "ambiguous"] = (
+            "faster" if high < 1 else "slower" if low > 1 else "ambiguous"
+        )
+        return Verdict(outcome=outcome, ratio=median(ratios), low=low, high=high)
+
+
+def measure_model(
+    models: Mapping[str, nn.Module],
+    example_inputs: Tensor | Sequence[Tensor],
+    *,
+    device: str | torch.device = "cpu",
+    threads: int = 1,
+    rounds: int = 30,
+    max_seconds: float = 120.0,
+    runtime: str | None = None,
+    l2: str = "warm",
+    tf32: bool = False,
+    autotuning: bool = False,
+    memory_format: str = "channels_last",
+) -> ModelTimings:
+    """How long do these models take, measured against each other in one run?
+
+    Copies of the models run as they are (fold norms first where they are deployed folded) in eval and inference mode, one
+    untimed call before each timed one, in an order that shifts by one each round. Ends after `rounds`, or after
+    `max_seconds` once the medians have an interval. A constant floating input (zeros) is replaced by random numbers.
+    Settings are those of `DeviceTimer`, so that a sum of its blocks can be laid beside the result.
+
+    >>> timings = measure_model({"dense": nn.Linear(64, 64), "pruned": nn.Linear(64, 16)}, torch.randn(8, 64), rounds=6)
+    >>> timings.verdict("pruned", "dense").outcome in ("faster", "slower", "ambiguous")
+    True
+    """
+    fewest = next(n for n in range(1, 100) if interval_rank(n, CONFIDENCE))
+    if not models or rounds < fewest:
+        raise InvalidShape(
+            f"Measuring needs at least one model and {fewest} rounds, got {len(models)} models and {rounds} rounds."
+        )
+    if memory_format not in ("channels_last", "contiguous"):
+        raise InvalidShape(f"Unknown memory_format {memory_format!r}; allowed: channels_last, contiguous.")
+    where = find_device(device)
+    on_cuda = where.type == "cuda"
+    chosen = choose_runtime(where, runtime, l2)
+    clocks = Clocks(where, load_nvml()) if on_cuda else None
+    read_clocks = clocks.read if clocks else ClockReading
+    environment = describe_environment(
+        where, read_clocks(), threads=threads, runtime=chosen.name, l2=l2, tf32=tf32 and on_cuda, autotuning=autotuning and on_cuda
+    )  # fmt: skip
+    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+    given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    inputs = tuple(_placed(tensor, where, layout) for tensor in given)
+
+    prepared: dict[str, Prepared] = {}
+    times_us: dict[str, list[float]] = {name: [] for name in models}
+    notes: set[str] = set()
+    with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
+        for name, model in models.items():
+            try:
+                twin = copy.deepcopy(model).eval().to(device=where).to(memory_format=layout)
+                prepared[name] = chosen.prepare(twin, inputs)
+            except RuntimeError as error:
+                reason = str(error).strip().partition("\n")[0]
+                raise TailpruneError(
+                    f"Model {name!r} does not run on {environment.device} with inputs of "
+                    f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {reason}."
+                ) from error
+        start, crowded = time.perf_counter(), 0
+        for turn in range(rounds):
+            names = list(models)
+            first = turn % len(names)
+            before = preemptions()
+            readings = {name: prepared[name].read() for name in names[first:] + names[:first]}
+            if all(math.isfinite(reading) and reading > 0 for reading in readings.values()):
+                for name, reading in readings.items():
+                    times_us[name].append(reading)
+            else:
+                notes.add("rounds with a time that was not positive are left out")
+            notes.update(filter(None, [read_clocks().note]))
+            crowded += preemptions() > before
+            if turn + 1 >= fewest and time.perf_counter() - start > max_seconds:
+                break
+        if crowded:
+            notes.add(f"other work took the core during {crowded} of {turn + 1} rounds")
+    return ModelTimings(
+        times_us={name: tuple(times) for name, times in times_us.items()},
+        environment=environment,
+        input_shapes=tuple(tuple(tensor.shape) for tensor in inputs),
+        dtype=str(inputs[0].dtype).removeprefix("torch."),
+        memory_format=memory_format,
+        notes=tuple(sorted(notes)),
+    )
+
+
+def _placed(tensor: Tensor, device: torch.device, layout: torch.memory_format) -> Tensor:
+    """The input on the device in the asked layout; numbers to compute on where it holds only one."""
+    if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
+        tensor = RandomBank("cpu").view(tuple(tensor.shape), tensor.dtype)
+    tensor = tensor.detach().to(device)
+    return tensor.contiguous(memory_format=layout) if tensor.dim() == 4 else tensor

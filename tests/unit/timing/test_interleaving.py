@@ -1,0 +1,126 @@
+"""Rounds over many shapes, with readings that are made up."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from tailprune.core.sample import LatencySample
+from tailprune.core.shapes import LayerShape
+from tailprune.timing import StoppingRule
+from tailprune.timing.clocks import ClockReading
+from tailprune.timing.protocol import Series, failed_sample, held_bytes, interleave
+from tailprune.timing.runtimes import Prepared
+
+
+class Device:
+    """Answers with the readings it was given, and writes down what happened in which order."""
+
+    def __init__(self, **readings: object) -> None:
+        self.log: list[str] = []
+        self.inside = False
+        self.clocks = ClockReading()
+        self.readings = readings
+
+    @contextlib.contextmanager
+    def pinned(self) -> Iterator[None]:
+        self.inside = True
+        yield
+        self.inside = False
+
+    def prepare(self, shape: LayerShape) -> Prepared | LatencySample:
+        name = f"w{shape.out_channels}"
+        self.log.append(f"+{name}")
+        script = self.readings.get(name, [100.0])
+        if isinstance(script, str):
+            return failed_sample(shape, "refused", script)
+        turns = iter(range(10**6))
+
+        def read() -> float:
+            assert self.inside
+            self.log.append(name)
+            return script[next(turns) % len(script)]
+
+        return Prepared(read=read, warmups=2, calls=1)
+
+    def run(self, widths: list[int], **limits: object) -> list[LatencySample]:
+        def visit(series: Series) -> None:
+            series.visit()
+
+        shapes = [LayerShape(op="linear", batch=1, in_channels=8, out_channels=width) for width in widths]
+        samples = []
+        for sample in interleave(shapes, prepare=self.prepare, visit=visit, pinned=self.pinned, read_clocks=lambda: self.clocks,
+                                 rule=StoppingRule(), **limits):  # fmt: skip
+            assert not self.inside, "settings must be free while the caller has control"
+            samples.append(sample)
+        return samples
+
+
+def test_visits_go_round_and_each_distinct_shape_answers_once() -> None:
+    device = Device()
+    samples = device.run([1, 2, 3, 2, 1])
+    assert device.log[:9] == ["+w1", "+w2", "+w3", "w1", "w2", "w3", "w1", "w2", "w3"]
+    assert sorted(s.shape.out_channels for s in samples) == [1, 2, 3]
+    assert all(len(s.times_us) == 6 and s.flags == () for s in samples)
+
+
+def test_a_settled_shape_makes_room_for_a_waiting_one() -> None:
+    device = Device(w1=[100.0, 150.0])
+    samples = device.run([1, 2, 3, 4], most_alive=2)
+    assert [s.shape.out_channels for s in samples] == [2, 3, 4, 1]
+    assert device.log.index("+w3") > device.log.index("w2")
+    assert samples[-1].flags == ("unstable",)
+    assert len(samples[-1].times_us) == 25
+
+
+def test_heavy_shapes_wait_but_one_always_runs() -> None:
+    device = Device()
+    shape = LayerShape(op="linear", batch=1, in_channels=8, out_channels=2)
+    samples = device.run([2, 3, 4], most_bytes=held_bytes(shape) - 1)
+    assert len(samples) == 3
+    assert device.log.count("w2") == 6
+    assert device.log.index("+w3") > max(i for i, entry in enumerate(device.log) if entry == "w2")
+
+
+def test_a_shape_that_cannot_be_prepared_is_recorded_and_holds_no_room() -> None:
+    device = Device(w1="no such kernel")
+    samples = device.run([1, 2, 3], most_alive=1)
+    assert [(s.shape.out_channels, s.flags) for s in samples] == [(1, ("refused",)), (2, ()), (3, ())]
+    assert samples[0].note == "no such kernel"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -3.0])
+def test_times_that_are_no_times_are_left_out_and_named(bad: float) -> None:
+    (sample,) = Device(w1=[100.0, bad, 100.0]).run([1])
+    assert set(sample.times_us) == {100.0}
+    assert sample.flags == ("noisy",)
+    assert "were no positive time and are left out" in sample.note
+
+
+def test_only_bad_times_are_a_refusal_not_an_endless_loop() -> None:
+    (sample,) = Device(w1=[math.nan]).run([1])
+    assert sample.flags == ("refused",)
+    assert sample.note == "none of 25 readings was a positive time"
+
+
+def test_a_throttled_round_flags_its_samples() -> None:
+    device = Device()
+    device.clocks = ClockReading(slowdowns=("hardware thermal",), power_capped=True)
+    (sample,) = device.run([1])
+    assert sample.flags == ("throttled",)
+    assert sample.note == "hardware thermal, power limit binds"
+
+
+def test_a_crowded_core_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = iter(range(10**6))
+    monkeypatch.setattr("tailprune.timing.protocol.preemptions", lambda: next(counter))
+    (sample,) = Device().run([1])
+    assert sample.flags == ("noisy",)
+    assert sample.note == "other work took the core during 6 of 6 readings"
+
+
+def test_nothing_to_time_is_nothing() -> None:
+    assert Device().run([]) == []

@@ -1,0 +1,126 @@
+"""Verdicts on made-up times, and a real run of tiny models without any claim on their speed."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tailprune.core.environment import Environment
+from tailprune.core.errors import InvalidShape, TailpruneError
+from tailprune.timing import ModelTimings, measure_model
+
+
+def timings(**times: list[float]) -> ModelTimings:
+    return ModelTimings(times_us={n: tuple(t) for n, t in times.items()}, environment=Environment(device="made up"),
+                        input_shapes=((1, 3),), dtype="float32", memory_format="contiguous")  # fmt: skip
+
+
+DRIFT = [100.0, 130.0, 90.0, 160.0, 105.0, 220.0, 95.0, 140.0]
+
+
+def test_drift_common_to_both_cancels() -> None:
+    measured = timings(a=[0.98 * t for t in DRIFT], b=DRIFT)
+    verdict = measured.verdict("a", "b")
+    assert verdict.outcome == "faster"
+    assert verdict.ratio == pytest.approx(0.98)
+    assert measured.verdict("b", "a").outcome == "slower"
+    assert str(verdict) == "faster: 0.980 of the time (0.980 to 0.980)"
+
+
+def test_a_ratio_around_one_is_ambiguous() -> None:
+    factors = [0.97, 1.03, 0.99, 1.02, 0.98, 1.01, 1.0, 0.99]
+    verdict = timings(a=[f * t for f, t in zip(factors, DRIFT, strict=True)], b=DRIFT).verdict("a", "b")
+    assert verdict.outcome == "ambiguous"
+    assert verdict.low < 1 < verdict.high
+
+
+def test_a_model_is_never_faster_than_itself() -> None:
+    assert timings(a=DRIFT).verdict("a", "a").outcome == "ambiguous"
+
+
+def test_too_few_rounds_never_decide() -> None:
+    assert timings(a=[1.0] * 5, b=[9.0] * 5).verdict("a", "b").outcome == "ambiguous"
+
+
+@given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(1, 1e4)), min_size=6, max_size=30))
+def test_verdicts_are_antisymmetric(pairs: list[tuple[float, float]]) -> None:
+    measured = timings(a=[a for a, _ in pairs], b=[b for _, b in pairs])
+    there, back = measured.verdict("a", "b"), measured.verdict("b", "a")
+    opposite = {"faster": "slower", "slower": "faster", "ambiguous": "ambiguous"}
+    assert back.outcome == opposite[there.outcome]
+    assert there.low <= there.ratio <= there.high
+    assert back.low == pytest.approx(1 / there.high)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidShape, match="No model named 'c' was measured; measured were a, b"):
+        timings(a=DRIFT, b=DRIFT).median_us("c")
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
+
+
+def test_measures_every_model_in_every_round_and_leaves_them_alone() -> None:
+    models = {"one": net().train(), "two": net().train(), "three": net().train()}
+    before = {name: [t.clone() for t in model.state_dict().values()] for name, model in models.items()}
+    threads, collecting = torch.get_num_threads(), gc.isenabled()
+    measured = measure_model(models, torch.randn(2, 3, 8, 8), rounds=7)
+    assert {len(times) for times in measured.times_us.values()} == {7}
+    assert all(time > 0 for times in measured.times_us.values() for time in times)
+    assert measured.input_shapes == ((2, 3, 8, 8),)
+    assert measured.dtype == "float32"
+    assert measured.environment.runtime == "eager"
+    for name, model in models.items():
+        assert model.training
+        assert all(torch.equal(x, y) for x, y in zip(before[name], model.state_dict().values(), strict=True))
+        assert model[0].weight.is_contiguous()
+    assert (torch.get_num_threads(), gc.isenabled(), torch.is_grad_enabled()) == (threads, collecting, True)
+
+
+def test_order_shifts_by_one_each_round() -> None:
+    seen: list[str] = []
+
+    class Noting(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(self.name)
+            return x.sum()
+
+    measure_model({name: Noting(name) for name in "abc"}, torch.randn(2**16), rounds=6)
+    turns = "".join(name for name, before in zip(seen, ["", *seen], strict=False) if name != before)
+    assert turns == "abc" + "abc" + "bca" + "cab" + "abc" + "bca" + "cab"  # prepared once, then six rounds
+
+
+def test_zeros_are_replaced_by_numbers_and_layout_is_set() -> None:
+    got: list[torch.Tensor] = []
+
+    class Keeping(nn.Module):
+        def forward(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+            got[:] = [x, index]
+            return x + 1
+
+    measure_model({"m": Keeping()}, [torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)], rounds=6)
+    assert got[0].std() > 0.5
+    assert got[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(got[1], torch.zeros(2, dtype=torch.int64))
+
+
+def test_refuses_in_one_sentence() -> None:
+    x = torch.randn(1, 3, 8, 8)
+    with pytest.raises(InvalidShape, match="at least one model and 6 rounds, got 0 models"):
+        measure_model({}, x)
+    with pytest.raises(InvalidShape, match="6 rounds, got 1 models and 5 rounds"):
+        measure_model({"m": net()}, x, rounds=5)
+    with pytest.raises(InvalidShape, match="Unknown memory_format 'nhwc'"):
+        measure_model({"m": net()}, x, memory_format="nhwc")
+    with pytest.raises(TailpruneError, match=r"Model 'm' does not run on .* with inputs of \(1, 5, 8, 8\): "):
+        measure_model({"m": net()}, torch.randn(1, 5, 8, 8))
