@@ -1,0 +1,80 @@
+"""Which widths are asked for next."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailprune.filling.propose import learn_period, most_even_between, propose_widths, seed_widths
+from tailprune.steps import LatencyCurve, detect_steps
+
+
+def proposals(pairs: dict[int, float], granule: int = 1) -> tuple[int, ...]:
+    curve = LatencyCurve(widths=tuple(pairs), latency_us=tuple(pairs.values()), kind="modelled")
+    return propose_widths(detect_steps(curve), granule).widths
+
+
+def test_seeds_divide_the_edges_of_a_period() -> None:
+    assert seed_widths(range(1, 129), 64) == [1, 64, 65, 128]
+    assert seed_widths(range(8, 257, 8), 64) == [8, 64, 72, 128, 136, 192, 200, 256]
+    assert seed_widths(range(12, 301, 12), 64) == [12, 60, 72, 120, 132, 192, 204, 252, 264, 300]
+    assert seed_widths(range(8, 129, 8), 64) == list(range(8, 129, 8))
+
+
+@pytest.mark.parametrize(
+    ("edges", "granule", "period"),
+    [
+        ([64, 192], 1, 64),
+        ([128, 256], 1, 128),
+        ([16, 48], 1, 16),
+        ([24, 64], 1, 8),
+        ([100], 1, 8),
+        ([], 1, 64),
+        ([60, 120], 12, 64),
+    ],
+)
+def test_the_period_is_the_largest_that_explains_every_edge(edges: list[int], granule: int, period: int) -> None:
+    assert learn_period(edges, granule) == period
+
+
+@given(low=st.integers(1, 500), gap=st.integers(2, 500), granule=st.integers(1, 16))
+def test_the_middle_lies_inside_and_is_the_most_even(low: int, gap: int, granule: int) -> None:
+    middle = most_even_between(low * granule, (low + gap) * granule, granule)
+    assert low * granule < middle < (low + gap) * granule
+    assert middle % granule == 0
+    evenness = lambda units: units & -units  # noqa: E731
+    assert evenness(middle // granule) == max(evenness(units) for units in range(low + 1, low + gap))
+
+
+def test_a_flat_interval_asks_for_nothing_and_a_rise_for_a_pair_in_the_middle() -> None:
+    assert proposals({1: 10.0, 64: 10.0}) == ()
+    assert proposals({65: 10.0, 127: 20.0}) == (96, 97)
+
+
+def test_an_edge_asks_for_its_third_point() -> None:
+    assert proposals({1: 10.0, 2: 10.0, 64: 10.0, 65: 20.0, 66: 20.0, 128: 20.0}) == (63,)
+
+
+def test_a_confirmed_slope_asks_for_nothing() -> None:
+    assert proposals({w: 10.0 + w for w in (1, 2, 16, 17, 32, 33, 64)}) == ()
+
+
+@given(edge=st.integers(1, 127), riser=st.floats(0.05, 3.0), sign=st.sampled_from([1, -1]))
+def test_asking_on_always_ends_with_the_exact_edge(edge: int, riser: float, sign: int) -> None:
+    """Bisection closes in on any single riser, in any direction, and stops."""
+
+    def us(width: int) -> float:
+        return 10.0 * (1 + riser) if (width > edge) == (sign > 0) else 10.0
+
+    known = {w: us(w) for w in seed_widths(range(1, 129), 64)}
+    for _ in range(30):
+        wanted = proposals(dict(sorted(known.items())))
+        if not wanted:
+            break
+        known |= {w: us(w) for w in wanted}
+    else:
+        pytest.fail("it never stopped asking")
+    curve = LatencyCurve(widths=tuple(sorted(known)), latency_us=tuple(us(w) for w in sorted(known)), kind="modelled")
+    assert detect_steps(curve).confirmed_edges == (edge,)
+    assert len(known) <= 30
