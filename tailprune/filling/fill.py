@@ -19,7 +19,7 @@ from .report import FillReport, count_grid_cells
 #: Called as progress(done, estimate of the total, what is being timed).
 Progress = Callable[[int, int, str], None]
 #: Visits a shape beside a doubtful edge gets before the doubt is left standing.
-MOST_VISITS = 3
+MOST_VISITS = 2
 
 
 def measure_missing(
