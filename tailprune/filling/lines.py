@@ -50,14 +50,14 @@ class Line:
         self.grid = group.grid
         self.name = f"group {group.id} of {graph.model}"
         self.table = table
-        self._graph, self._at = graph, at
+        self._layers, self._widths = graph.layers_of(group.id), graph.check_widths(at)
         self._calls: dict[int, tuple[tuple[LayerShape, int], ...]] = {}
 
     def calls(self, width: int) -> tuple[tuple[LayerShape, int], ...]:
         """Each shape of the group's layers at this width, with its calls."""
         if width not in self._calls:
-            line = group_line(self._graph, self.group.id, width, at=self._at)
-            self._calls[width] = tuple((shape, layer.calls) for layer, shape in line)
+            self._widths[self.group.id] = width
+            self._calls[width] = tuple((layer.shape_at(self._widths), layer.calls) for layer in self._layers)
         return self._calls[width]
 
     def shapes(self, width: int) -> Iterator[LayerShape]:
