@@ -5,6 +5,7 @@ from .apply import apply_plan
 from .checkpoint import load_pruned, save_pruned
 from .export import export_onnx, export_pt2
 from .importance import score_channels
+from .prune import prune_model
 from .verify import Verification, verify_pruned
 from .wrap import TailAwarePruner
 
@@ -15,6 +16,7 @@ __all__ = [
     "export_onnx",
     "export_pt2",
     "load_pruned",
+    "prune_model",
     "save_pruned",
     "score_channels",
     "verify_pruned",

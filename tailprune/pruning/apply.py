@@ -49,8 +49,9 @@ def pruned_copy(model: nn.Module, plan: WidthPlan, example_inputs: Any) -> nn.Mo
 def _remove(model: nn.Module, plan: WidthPlan, example_inputs: Any) -> None:
     dependency = ChannelDependency(model, example_inputs)
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    for choice in plan.choices:
-        dependency.remove(choice.group, removed_channels(dependency, plan, choice.group))
+    for group in dependency.groups:  # in the model's order: a grouped convolution's inputs leave before its outputs
+        if group.id in plan.by_group:
+            dependency.remove(group.id, removed_channels(dependency, plan, group.id))
     for name, parameter in model.named_parameters():  # Torch-Pruning's cut parameters are all trainable
         parameter.requires_grad_(trainable[name])
 

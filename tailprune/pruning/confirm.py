@@ -8,8 +8,10 @@ from typing import Any
 from torch import nn
 
 from ..core.errors import NoPlan
+from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..timing import DeviceTimer, measure_model
+from ..tracing import fold_norms
 from .apply import pruned_copy
 
 #: How often a plan that measures slower than the host is solved again with less latency allowed, before the host stands.
@@ -18,6 +20,7 @@ MOST_TIGHTENINGS = 3
 
 def confirm_plan(
     model: nn.Module,
+    graph: ModelGraph,
     plan: WidthPlan,
     host: WidthPlan,
     replan: Callable[[Budget], WidthPlan],
@@ -26,8 +29,7 @@ def confirm_plan(
 ) -> tuple[WidthPlan, list[str]]:
     """The plan if it is not measurably slower than the host, a tighter one that is not, or the host's own widths.
 
-    Host and plan run interleaved on copies of `model` (norms not folded, as the pipeline trains them), under the timer's
-    settings. Slower means that the whole 95 % interval of the time ratio lies above 1; then the latency allowed shrinks
+    Host and plan run interleaved on copies of `model`, norms folded as when deployed, under the timer's settings. Slower means that the whole 95 % interval of the time ratio lies above 1; then the latency allowed shrinks
     by the measured ratio. Every measurement is one line of the second result.
     """
     lines: list[str] = []
@@ -36,7 +38,10 @@ def confirm_plan(
         if not plan.moved:
             return plan, [*lines, "the plan is the host, nothing to measure end to end"]
         timings = measure_model(
-            {"host": pruned_copy(model, host, example_inputs), "plan": pruned_copy(model, plan, example_inputs)},
+            {
+                name: fold_norms(pruned_copy(model, widths, example_inputs), graph)
+                for name, widths in (("host", host), ("plan", plan))
+            },
             example_inputs, device=timer.device, threads=settings.threads, runtime=settings.runtime, l2=settings.l2,
             tf32=settings.tf32, autotuning=settings.autotuning, memory_format=plan.memory_format,
         )  # fmt: skip

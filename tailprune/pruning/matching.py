@@ -31,13 +31,21 @@ class Match:
     report: tuple[str, ...]
 
     def removed_by(self, kept: Mapping[str, Sequence[int]]) -> list[tuple[HostGroup, tuple[int, ...]]]:
-        """(host group, channels of its root that leave) at these kept channels; groups that lose nothing are left out."""
-        gone: dict[int, set[int]] = {id(group): set(group.removed) for group in self.replayed}
-        groups = {id(group): group for group in self.replayed}
-        for group_id, (group, root_channels) in self.places.items():
-            groups[id(group)] = group
-            stay = {root_channels[position] for position in kept[group_id]}
-            gone.setdefault(id(group), set()).update(set(root_channels) - stay)
+        """(host group, channels of its root that leave) at these kept channels; groups that lose nothing are left out.
+
+        In the model's order: a grouped convolution's inputs leave before its outputs, because Torch-Pruning takes one
+        that is down to an output per conv group for a depthwise one.
+        """
+        gone: dict[int, set[int]] = {}
+        groups: dict[int, HostGroup] = {}
+        for group_id in self.graph.widths:
+            if group_id in self.places:
+                group, root_channels = self.places[group_id]
+                groups[id(group)] = group
+                stay = {root_channels[position] for position in kept[group_id]}
+                gone.setdefault(id(group), set()).update(set(root_channels) - stay)
+        for group in self.replayed:
+            groups[id(group)], gone[id(group)] = group, set(group.removed)
         return [(groups[key], tuple(sorted(channels))) for key, channels in gone.items() if channels]
 
 
@@ -66,9 +74,10 @@ def match_groups(host: Any, rehearsal: Rehearsal, graph: ModelGraph) -> Match:
                 continue
             frozen += found
         elif obstacle:
-            lines.append(
-                f"{group.name}: left whole at {group.width} where the host keeps {len(group.kept)}, {obstacle}"
-            )
+            if group.removed:
+                lines.append(
+                    f"{group.name}: left whole at {group.width} where the host keeps {len(group.kept)}, {obstacle}"
+                )
             continue
         kept = set(group.kept)
         for group_id, root_channels in found.items():

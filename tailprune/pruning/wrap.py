@@ -8,13 +8,13 @@ from typing import Any, Literal, overload
 
 import torch
 import torch_pruning as tp
-from torch import nn
 
-from ..core.errors import InvalidShape, MissingLatency, TraceError
+from ..core.errors import InvalidShape, TraceError
+from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
-from ..core.shapes import LayerShape
-from ..filling import fill_table, measure_missing
+from ..core.scores import ChannelScores
+from ..filling import fill_table, measure_while
 from ..planning import Goal, Policy, host_plan, plan_widths
 from ..tables import LatencyTable
 from ..timing import DeviceTimer
@@ -40,9 +40,10 @@ class TailAwarePruner:
     Batch, dtype and image size planned for are those the host was built with, unless `example_inputs` says otherwise.
     `round_to` of the host is ignored. Negative scores are raised by their scope's minimum; NaN is refused.
 
-    `plan` is the last step's plan, `plans` one per step (what `save_pruned` takes), `report` one line per change and
-    per group that the host or the plan left alone.
+    `graph` and `scores` are what the last step was planned from, `plan` is its plan, `plans` one per step (what
+    `save_pruned` takes), `report` one line per change and per group that the host or the plan left alone.
 
+    >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 4, 3))
     >>> host = tp.pruner.MagnitudePruner(net, torch.zeros(1, 3, 16, 16), tp.importance.GroupMagnitudeImportance(),
     ...                                  pruning_ratio=0.45, ignored_layers=[net[4]])
@@ -83,6 +84,8 @@ class TailAwarePruner:
         self.host, self.latency, self.timer = host, latency, timer
         self.goal, self.reach, self.policy, self.budget = goal, reach, policy, budget
         self.example_inputs = images_of(host) if example_inputs is None else example_inputs
+        self.graph: ModelGraph | None = None
+        self.scores: ChannelScores | None = None
         self.plan: WidthPlan | None = None
         self.plans: list[WidthPlan] = []
         self.report: list[str] = []
@@ -142,6 +145,7 @@ class TailAwarePruner:
             yield group
 
     def _decide(self, match: Match) -> WidthPlan:
+        self.graph, self.scores = match.graph, match.scores
         lines: list[str] = []
         if isinstance(self.latency, LatencyTable) and self.timer is not None:
             movable = [group for group in match.scores.by_group if group not in match.frozen]
@@ -152,8 +156,9 @@ class TailAwarePruner:
         elif isinstance(self.timer, DeviceTimer):
             host = self._own(match, host_plan(match.graph, match.scores, self.latency))
             plan, measured = confirm_plan(
-                self.host.model, plan, host, lambda budget: self._plan(match, budget), self.timer, self.example_inputs
-            )
+                self.host.model, match.graph, plan, host, lambda budget: self._plan(match, budget), self.timer,
+                self.example_inputs,
+            )  # fmt: skip
             lines += measured
         self.report += [f"step {self.host.current_step}: {line}" for line in lines]
         return plan
@@ -162,21 +167,17 @@ class TailAwarePruner:
         return dataclasses.replace(plan, fingerprint=match.fingerprint)
 
     def _plan(self, match: Match, budget: Budget | None) -> WidthPlan:
-        """The plan; what it lacks is measured as it is asked for, until nothing is missing."""
-        tried: set[LayerShape] = set()
-        while True:
-            try:
-                plan = plan_widths(
-                    match.graph, match.scores, latency=self.latency, policy=self.policy, goal=self.goal, reach=self.reach,
-                    budget=budget, min_widths=match.min_widths, frozen=match.frozen,
-                )  # fmt: skip
-                return self._own(match, plan)
-            except MissingLatency as error:
-                news = set(error.shapes) - tried
-                if self.timer is None or not isinstance(self.latency, LatencyTable) or not news:
-                    raise
-                tried |= news
-                measure_missing(self.latency, error.shapes, self.timer)
+        """The plan; what the table lacks for it is measured as it is asked for."""
+
+        def decide() -> WidthPlan:
+            return plan_widths(
+                match.graph, match.scores, latency=self.latency, policy=self.policy, goal=self.goal, reach=self.reach,
+                budget=budget, min_widths=match.min_widths, frozen=match.frozen,
+            )  # fmt: skip
+
+        if isinstance(self.latency, LatencyTable) and self.timer is not None:
+            return self._own(match, measure_while(self.latency, self.timer, decide))
+        return self._own(match, decide())
 
 
 def _line(choice: Any) -> str:
@@ -193,10 +194,10 @@ def images_of(host: Any) -> torch.Tensor:
     """
     seen = {}
     for node in host.DG.module2node.values():
-        if isinstance(node.module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)) and not node.inputs:
-            image = getattr(node.grad_fn, "_saved_input", None)
-            image = getattr(node.grad_fn, "_saved_mat1", None) if image is None else image
-            seen[id(image)] = image
+        if not node.inputs:  # the autograd node behind it keeps what it read
+            image = getattr(node.grad_fn, "_saved_input", getattr(node.grad_fn, "_saved_mat1", None))
+            if image is not None:
+                seen[image.data_ptr()] = image
     image = next(iter(seen.values()), None) if len(seen) == 1 else None
     if image is None:
         raise InvalidShape(

@@ -451,3 +451,25 @@ def test_blocks_that_cannot_be_cut_evenly_are_left_whole_and_said() -> None:
     assert sum("left whole at" in line for line in pruner.report) == 2
     assert pruner.plan is not None
     assert verify_pruned(dense, net, pruner.plan, torch.zeros(IMAGES)).ok
+
+
+@pytest.mark.parametrize("ranking", ["local", "global"])
+def test_grouped_convolutions_survive_what_breaks_the_host(ranking: str) -> None:
+    """Down to one output per conv group Torch-Pruning takes the layer for a depthwise one and fails; here it is left whole."""
+    options = {"pruning_ratio": 0.9, "iterative_steps": 3, **RANKINGS[ranking]}
+    mine, theirs = twins("grouped", "magnitude", **options)
+
+    def go_on() -> None:
+        for _ in range(3):
+            theirs.step()
+            theirs.model(torch.zeros(IMAGES))
+
+    with pytest.raises((RuntimeError, IndexError)):
+        go_on()
+    pruner = TailAwarePruner(mine, latency=Stairs(), policy="shrink")
+    for _ in range(3):
+        dense = copy.deepcopy(mine.model)
+        pruner.step()
+        assert pruner.plan is not None
+        assert verify_pruned(dense, mine.model, pruner.plan, torch.zeros(IMAGES)).ok
+    assert any("left whole" in line for line in pruner.report)

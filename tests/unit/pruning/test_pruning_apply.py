@@ -47,7 +47,7 @@ def test_a_plan_is_applied_to_a_copy_and_verified() -> None:
     assert verification.error < 1e-9
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_any_kept_channels_equal_the_zeroed_dense_network(data: st.DataObject) -> None:
     net = small_net(1)

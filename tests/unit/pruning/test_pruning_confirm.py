@@ -24,7 +24,7 @@ def case():
     net = small_net()
     graph = trace_model(net, IMAGES)
     scores = choose_host(score_channels(net, graph), 0.45)
-    return net, plan_widths(graph, scores, latency=Stairs()), host_plan(graph, scores, Stairs())
+    return net, graph, plan_widths(graph, scores, latency=Stairs()), host_plan(graph, scores, Stairs())
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *plan_over_host: float) -> list[dict[str, torch.nn.Module]]:
@@ -45,9 +45,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *plan_over_host: float) -> list[dic
 
 
 def test_a_plan_that_holds_is_kept(case, monkeypatch: pytest.MonkeyPatch) -> None:
-    net, plan, host = case
+    net, graph, plan, host = case
     given = pretend(monkeypatch, 0.8)
-    kept, lines = confirm.confirm_plan(net, plan, host, pytest.fail, TIMER, IMAGES)
+    kept, lines = confirm.confirm_plan(net, graph, plan, host, pytest.fail, TIMER, IMAGES)
     assert kept is plan
     assert lines[0].startswith("measured end to end: host 100 us")
     widths = {name: model.inner[0].out_channels for name, model in given[0].items()}
@@ -56,7 +56,7 @@ def test_a_plan_that_holds_is_kept(case, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_slower_plan_is_tightened_by_what_was_measured(case, monkeypatch: pytest.MonkeyPatch) -> None:
-    net, plan, host = case
+    net, graph, plan, host = case
     pretend(monkeypatch, 1.25, 0.9)
     budgets: list[Budget] = []
 
@@ -64,16 +64,16 @@ def test_a_slower_plan_is_tightened_by_what_was_measured(case, monkeypatch: pyte
         budgets.append(budget)
         return dataclasses.replace(plan, budget_us=budget.us)
 
-    kept, lines = confirm.confirm_plan(net, plan, host, replan, TIMER, IMAGES)
+    kept, lines = confirm.confirm_plan(net, graph, plan, host, replan, TIMER, IMAGES)
     assert [b.us for b in budgets] == [pytest.approx(plan.predicted_us / 1.25)]
     assert kept.budget_us == budgets[0].us
     assert len(lines) == 2
 
 
 def test_the_host_stands_after_three_tightenings_or_when_nothing_is_left(case, monkeypatch: pytest.MonkeyPatch) -> None:
-    net, plan, host = case
+    net, graph, plan, host = case
     given = pretend(monkeypatch, *[1.2] * 9)
-    kept, lines = confirm.confirm_plan(net, plan, host, lambda budget: plan, TIMER, IMAGES)
+    kept, lines = confirm.confirm_plan(net, graph, plan, host, lambda budget: plan, TIMER, IMAGES)
     assert kept is host
     assert len(given) == 4
     assert lines[-1] == "no plan holds as measured: the host's own widths are used"
@@ -81,15 +81,15 @@ def test_the_host_stands_after_three_tightenings_or_when_nothing_is_left(case, m
     def impossible(budget: Budget) -> WidthPlan:
         raise NoPlan("below the floor")
 
-    kept, lines = confirm.confirm_plan(net, plan, host, impossible, TIMER, IMAGES)
+    kept, lines = confirm.confirm_plan(net, graph, plan, host, impossible, TIMER, IMAGES)
     assert kept is host
     assert any(line.startswith("no plan keeps the score within") for line in lines)
 
 
 def test_a_plan_that_is_the_host_is_not_measured(case, monkeypatch: pytest.MonkeyPatch) -> None:
-    net, _, host = case
+    net, graph, _, host = case
     given = pretend(monkeypatch)
-    assert confirm.confirm_plan(net, host, host, pytest.fail, TIMER, IMAGES)[0] is host
+    assert confirm.confirm_plan(net, graph, host, host, pytest.fail, TIMER, IMAGES)[0] is host
     assert given == []
 
 

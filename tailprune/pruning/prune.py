@@ -1,0 +1,67 @@
+"""From a model to a smaller one in one call, for those who bring no pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..core.errors import InvalidShape
+from ..core.plan import Budget, WidthPlan
+from ..core.protocols import LatencySource, LayerTimer
+from ..filling import fill_table, measure_while
+from ..planning import Goal, Policy, Scope, choose_host, plan_widths
+from ..tables import LatencyTable
+from ..tracing import trace_model
+from .apply import apply_plan
+from .importance import score_channels
+
+
+def prune_model(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    latency: LatencySource | None = None,
+    timer: LayerTimer | None = None,
+    ratio: float = 0.5,
+    importance: str = "magnitude",
+    scope: Scope = "global",
+    policy: Policy = "snap",
+    goal: Goal | None = None,
+    reach: int = 1,
+    budget: Budget | None = None,
+    seed: int = 0,
+) -> tuple[nn.Module, WidthPlan]:
+    """What does this model look like without its least important channels, on this device's step edges?
+
+    Traces, scores, lets an unrounded host prune `ratio` of the channels, plans from there, and returns a pruned copy with
+    its plan; `model` is untouched. `latency` is any source, `timer` measures what a table lacks (alone: into a table of
+    this process). The steps one by one are `trace_model`, `score_channels`, `choose_host`, `plan_widths`, `apply_plan`.
+
+    >>> import torch
+    >>> from tailprune.waves import WaveModel, load_device
+    >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 4, 3))
+    >>> small, plan = prune_model(net, torch.zeros(1, 3, 16, 16), latency=WaveModel(load_device("h200")))
+    >>> net[0].out_channels, small[0].out_channels == plan.widths["0"]
+    (32, True)
+    """
+    if latency is None:
+        if timer is None:
+            raise InvalidShape(
+                "A latency source or a timer is needed: pass latency= (a table or a model), timer=, or both."
+            )
+        latency = LatencyTable.in_memory(timer.environment)
+    source = latency
+    graph = trace_model(model, example_inputs)
+    scored = score_channels(model, graph, importance, seed=seed, example_inputs=example_inputs)
+    scores = choose_host(scored, ratio, scope=scope)
+
+    def decide() -> WidthPlan:
+        return plan_widths(graph, scores, latency=source, policy=policy, goal=goal, reach=reach, budget=budget)
+
+    if isinstance(latency, LatencyTable) and timer is not None:
+        fill_table(latency, graph, timer)
+        plan = measure_while(latency, timer, decide)
+    else:
+        plan = decide()
+    return apply_plan(model, plan, example_inputs), plan
