@@ -94,7 +94,7 @@ def _channels(operation: Operation, blocks: list[Block], block_of: list[int]) ->
         flowing = [max(flowing, key=lambda o: (math.prod(o.shape), o.writer))]
     sources = tuple(block_of[o.writer] for o in flowing if o.writer not in (None, INPUT))
     extra = sum(o.shape[1] if len(o.shape) > 1 else 1 for o in flowing if o.writer == INPUT)
-    channels, shape = extra + sum(blocks[source].channels for source in sources), operation.out_shape
+    channels, shape = extra + sum(blocks[source].channels for source in sources), operation.out_shape or (1,)
     if channels in (shape[-1], shape[min(1, len(shape) - 1)]):
         return sources, extra, channels
     return (), 0, shape[1] if len(shape) == 4 else shape[-1]  # a slice, or a change of view: whatever it has now

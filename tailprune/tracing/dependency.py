@@ -13,7 +13,7 @@ from torch import nn
 
 from ..core.errors import TraceError
 from .coupling import CoupledChannels, Member
-from .twin import one_line, running, twin_of
+from .twin import Inputs, one_line, running, twin_of
 
 #: Where a group may begin: the layers whose output channels are rows of a weight.
 PRODUCERS = (nn.modules.conv._ConvNd, nn.Linear)
@@ -26,8 +26,8 @@ class ChannelDependency:
     is), or over the graph a host pruner holds already (`ChannelDependency(host.model, graph=host.DG)`), so that its
     groups get the same ids as everywhere else.
 
-    Everything is said in **original** coordinates: those of the model when this object was made. `remove` may be called
-    again and again, in any order; it keeps count of what has left. Nothing else may prune the model meanwhile.
+    Everything is said in **original** coordinates: those of the model when this object was made. `remove` keeps count of
+    what has left, so it may be called again and again, in any order. Nothing else may prune the model meanwhile.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
@@ -40,11 +40,12 @@ class ChannelDependency:
 
     def __init__(self, model: nn.Module, example_inputs: Any = None, *, graph: Any = None) -> None:
         self.model = model
-        self._graph = build_graph(model, example_inputs) if graph is None else graph
+        self._graph = _graph_of(model, example_inputs) if graph is None else graph
         self._name: dict[Any, str] = {**{m: n for n, m in model.named_modules()}, **self._graph._param_to_name}
         self._modules = dict(model.named_modules())
         self.groups: tuple[CoupledChannels, ...] = tuple(self._discover())
-        self._left = {m.module: sorted(self._outs(m.module)) for g in self.groups for m in g.members if m.side == "out"}
+        outs = [member for group in self.groups for member in group.members if member.side == "out"]
+        self._left = {m.module: sorted(i for o in outs if o.module == m.module for i in o.indices) for m in outs}
 
     @cached_property
     def by_id(self) -> Mapping[str, CoupledChannels]:
@@ -74,12 +75,10 @@ class ChannelDependency:
         module = self._modules[group.root]
         position = {channel: i for i, channel in enumerate(self._left[group.root])}
         prune_out = self._graph.get_pruner_of_module(module).prune_out_channels
-        fresh = self._graph.get_pruning_group(module, prune_out, [position[channel] for channel in gone])
-        fresh.prune()
-        left = set(gone)
+        self._graph.get_pruning_group(module, prune_out, [position[channel] for channel in gone]).prune()
         for member in group.members:
             if member.side == "out":
-                lost = {i for i, channel in zip(member.indices, member.channels, strict=True) if channel in left}
+                lost = {i for i, channel in zip(member.indices, member.channels, strict=True) if channel in gone}
                 self._left[member.module] = [i for i in self._left[member.module] if i not in lost]
 
     def locate(self, host_group: Any) -> dict[str, tuple[int, ...]]:
@@ -126,9 +125,6 @@ class ChannelDependency:
                 f"each block of {block} channels."
             )
 
-    def _outs(self, name: str) -> set[int]:
-        return {i for g in self.groups for m in g.members if m.module == name and m.side == "out" for i in m.indices}
-
     def _discover(self) -> Iterator[CoupledChannels]:
         """Every group once, rooted at its first producer."""
         covered: dict[str, set[int]] = {}
@@ -152,7 +148,8 @@ class ChannelDependency:
         members = tuple(member for _, member in items if member is not None)
         for peer in members:
             producer = peer.side == "out" and isinstance(self._modules.get(peer.module), PRODUCERS)
-            if producer and len(peer.indices) < len(rest) and not covered.get(peer.module, set()) & set(peer.indices):
+            narrower = len(peer.indices) < len(rest) + (bool(mine) and peer.module != root)
+            if producer and narrower and not covered.get(peer.module, set()) & set(peer.indices):
                 yield from self._rooted_at(peer.module, peer.indices, covered)
                 yield from self._rooted_at(root, rest, covered)
                 return
@@ -216,27 +213,40 @@ def cut(model: nn.Module, removals: Iterable[tuple[CoupledChannels, Iterable[int
             setattr(model.get_submodule(parent), leaf, pruned)
 
 
-def build_graph(model: nn.Module, example_inputs: Any) -> Any:
-    """Torch-Pruning's dependency graph, traced on a twin and grafted onto the model's own modules."""
-    twin, inputs = twin_of(model, example_inputs)
+def build_graph(twin: nn.Module, inputs: Inputs) -> Any:
+    """Torch-Pruning's dependency graph of a twin, which it runs once."""
     graph = _Graph()
     try:
         with running(twin):
             graph.build_dependency(twin, inputs, forward_fn=lambda net, args: net(*args), verbose=False)
     except Exception as error:
         raise TraceError(
-            f"Torch-Pruning cannot follow the channels of {type(model).__name__} ({one_line(error)}); "
+            f"Torch-Pruning cannot follow the channels of {type(twin).__name__} ({one_line(error)}); "
             "none of its layers can be pruned through it."
         ) from None
-    _graft(graph, twin, model)
+    return graph
+
+
+def _graph_of(model: nn.Module, example_inputs: Any) -> Any:
+    """The graph of a twin, grafted onto the model's own modules and parameters."""
+    twin, inputs = twin_of(model, example_inputs)
+    graph = build_graph(twin, inputs)
+    original: dict[Any, Any] = dict(zip(twin.modules(), model.modules(), strict=True))
+    original.update(zip(twin.parameters(), model.parameters(), strict=True))
+    graph.model = model
+    for node in graph.module2node.values():
+        node.module = original.get(node.module, node.module)
+    graph.module2node = {node.module: node for node in graph.module2node.values()}
+    for attribute in ("_module2name", "_param_to_name"):
+        setattr(graph, attribute, {original.get(k, k): name for k, name in getattr(graph, attribute).items()})
     return graph
 
 
 class _Graph(tp.DependencyGraph):
     """Torch-Pruning's graph, without its guess that any change of view multiplies channels.
 
-    That guess divides by zero on channel shuffles and grows without bound on windows of tokens. Where a view does flatten
-    pixels into channels the guess is right and stays; elsewhere channels pass as they are, or `_limits` says they cannot.
+    The guess divides by zero on channel shuffles and grows without bound on windows of tokens. It stays where a view does
+    flatten pixels into channels; elsewhere channels pass as they are, or `_limits` says that they cannot.
     """
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
@@ -257,17 +267,6 @@ def _view(node: Any) -> Literal["flatten", "kept", "mixed", "unknown"]:
     if len(short) == 2 and len(long) > 2 and short[0] == long[0] and short[1] == math.prod(long[1:]):
         return "flatten"
     return "kept" if before[:2] == after[:2] or before[-1] == after[-1] else "mixed"
-
-
-def _graft(graph: Any, twin: nn.Module, model: nn.Module) -> None:
-    original: dict[Any, Any] = dict(zip(twin.modules(), model.modules(), strict=True))
-    original.update(zip(twin.parameters(), model.parameters(), strict=True))
-    graph.model = model
-    for node in graph.module2node.values():
-        node.module = original.get(node.module, node.module)
-    graph.module2node = {node.module: node for node in graph.module2node.values()}
-    for attribute in ("_module2name", "_param_to_name"):
-        setattr(graph, attribute, {original.get(k, k): name for k, name in getattr(graph, attribute).items()})
 
 
 def _limits(node: Any, member: Member | None, channels: tuple[int, ...]) -> tuple[int, str]:

@@ -114,7 +114,7 @@ def _ceiled(padding: Pair, in_hw: Pair, kernel: Pair, stride: Pair, out_hw: Pair
 
 
 def _elementwise(block: Block) -> dict[str, Any]:
-    out, channels = block.operation.out_shape, block.channels
+    out, channels = block.operation.out_shape or (1,), block.channels
     batch = out[0] if len(out) > 1 else 1
     if len(out) == 4 and out[1] == channels:
         in_hw: Pair = (out[2], out[3])

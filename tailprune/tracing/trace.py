@@ -12,7 +12,7 @@ from ..core.errors import TraceError
 from ..core.graph import ChannelGroup, ModelGraph
 from ..core.shapes import DTYPES
 from .coupling import CoupledChannels
-from .dependency import ChannelDependency
+from .dependency import ChannelDependency, build_graph
 from .layers import Style, layers_of, merge_calls
 from .record import Recording, record
 from .trial import unfollowed
@@ -45,13 +45,17 @@ def trace_model(
     twin, inputs = twin_of(model, example_inputs)
     style = Style(dtype=_dtype(model), memory_format=_memory_format(model, example_inputs))
     recording = record(twin, inputs)
-    dependency = ChannelDependency(twin, inputs)
+    dependency = ChannelDependency(twin, graph=build_graph(twin, inputs))
+    if not dependency.groups:
+        raise TraceError(
+            f"{type(model).__name__} has no convolution or linear layer that runs; there is nothing to prune."
+        )
     calls = layers_of(recording, dependency, style)
     layers = merge_calls(calls.layers)
     reasons = {group.id: _obstacle(group, calls.gaps) for group in dependency.groups}
     widths = {group.id: group.width for group in dependency.groups}
     sound = [group for group in dependency.groups if not reasons[group.id]]
-    reasons |= unfollowed(twin, inputs, sound, calls.layers, widths, style)
+    reasons |= unfollowed(twin, inputs, sound, calls.layers, widths, recording.out_shapes, style)
     idle = list(_idle(twin, recording))
     return ModelGraph(
         model=name or type(model).__name__,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -16,13 +16,12 @@ from .twin import Inputs, duplicate, one_line
 
 def unfollowed(
     twin: nn.Module, inputs: Inputs, groups: Sequence[CoupledChannels], layers: Sequence[Layer | None],
-    widths: dict[str, int], style: Style,
+    widths: Mapping[str, int], out_shapes: tuple[tuple[int, ...], ...], style: Style,
 ) -> dict[str, str]:  # fmt: skip
     """Group id -> why removing its channels fails, for those groups where it does.
 
     All groups are cut together; only when that fails, halves of them, until each culprit stands alone.
     """
-    reference = [tuple(shape) for shape in record(twin, inputs).out_shapes]
 
     def failure(chosen: Sequence[CoupledChannels]) -> str:
         """Empty if the twin without the first channel of each block of these groups is as foretold."""
@@ -39,7 +38,7 @@ def unfollowed(
         for layer, (block, shape) in zip(layers, found, strict=True):
             if layer is not None and shape != (foretold := layer.shape_at(smaller)):
                 return f"the width of {block.label} does not follow it ({shape}, expected {foretold})"
-        return "" if list(recording.out_shapes) == reference else "the network's output changes with it"
+        return "" if recording.out_shapes == out_shapes else "the network's output changes with it"
 
     def culprits(suspects: Sequence[CoupledChannels]) -> dict[str, str]:
         why = failure(suspects) if suspects else ""
