@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from ..core.sample import LatencySample, utc_now
 from ..core.shapes import DTYPE_BYTES, LayerShape
 from .clocks import ClockReading
-from .machine import preemptions
 from .runtimes import Prepared
 from .stopping import StoppingRule
 
@@ -28,20 +27,20 @@ class Series:
     prepared: Prepared
     times_us: list[float] = field(default_factory=list)
     rejected: int = 0
-    preempted: int = 0
+    disturbed: int = 0
     seconds: float = 0.0
     visits: int = 0
     slowdowns: set[str] = field(default_factory=set)
     notes: set[str] = field(default_factory=set)
 
     def visit(self) -> None:
-        start, before = time.perf_counter(), preemptions()
+        start = time.perf_counter()
         reading = self.prepared.read()
         self.seconds += time.perf_counter() - start
-        self.preempted += preemptions() > before
         self.visits += 1
-        if math.isfinite(reading) and reading > 0:
-            self.times_us.append(reading)
+        self.disturbed += reading.disturbed
+        if math.isfinite(reading.us) and reading.us > 0:
+            self.times_us.append(reading.us)
         else:
             self.rejected += 1
 
@@ -53,13 +52,13 @@ class Series:
     def sample(self, *, unstable: bool) -> LatencySample:
         if not self.times_us:
             return failed_sample(self.shape, "refused", f"none of {self.visits} readings was a positive time")
-        crowded = self.preempted > self.visits / 2  # the median itself is then one of a disturbed call
+        crowded = self.disturbed > self.visits / 2  # the median itself is then one of a disturbed call
         flags = {"unstable": unstable, "throttled": bool(self.slowdowns), "noisy": self.rejected > 0 or crowded}
         notes = sorted(self.notes)
         if self.rejected:
             notes.append(f"{self.rejected} of {self.visits} readings were no positive time and are left out")
         if crowded:
-            notes.append(f"other work took the core during {self.preempted} of {self.visits} readings")
+            notes.append(f"other work took the core during {self.disturbed} of {self.visits} readings")
         return LatencySample(shape=self.shape, times_us=tuple(self.times_us), warmups=self.prepared.warmups, utc=utc_now(),
                              flags=tuple(flag for flag, raised in flags.items() if raised), note="; ".join(notes))  # fmt: skip
 

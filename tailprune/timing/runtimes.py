@@ -6,28 +6,39 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import InvalidShape
 from .l2_flush import L2Flush
+from .machine import preemptions
 
 #: A reading shorter than this is made of several calls. On the host perf_counter_ns and the loop cost about 0.1 us
 #: a reading; a CUDA event resolves 0.5 us (CUDA runtime API, cudaEventElapsedTime). Both stay below 0.5 %.
 MIN_READING_US = {"cpu": 20.0, "cuda": 300.0}
 MAX_CALLS = 1000
+#: A reading during which the system took the core is taken again this often in all; a millisecond then nearly always
+#: gets through between two other processes (Linux runs each for about 3 ms), a tenth of a second never does.
+TAKES = 3
 #: Calls before the first estimate of the duration: kernels are generated, chosen and loaded in the first one, and
 #: CUDA graph capture asks for three on a side stream (PyTorch notes, "CUDA graphs").
 WARMUPS = {"cpu": 1, "cuda": 3}
 
 
+class Reading(NamedTuple):
+    """Microseconds per call, and whether other work took the core meanwhile."""
+
+    us: float
+    disturbed: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A module that is warm and ready: `read()` runs it once untimed, then timed, and returns microseconds per call."""
+    """A module that is warm and ready: `read()` runs it once untimed, then timed."""
 
-    read: Callable[[], float]
+    read: Callable[[], Reading]
     warmups: int
     calls: int
 
@@ -68,10 +79,16 @@ class HostEager:
             module(*inputs)
         calls = calls_per_reading(timed(1), "cpu")
 
-        def read() -> float:
-            module(*inputs)  # refills oneDNN's primitive cache
-            self.between()
-            return timed(calls)
+        def read() -> Reading:
+            for _ in range(TAKES):
+                module(*inputs)  # refills oneDNN's primitive cache
+                self.between()
+                before = preemptions()
+                us = timed(calls)
+                disturbed = preemptions() > before
+                if not disturbed:
+                    break
+            return Reading(us, disturbed)
 
         return Prepared(read=read, warmups=WARMUPS["cpu"] + 1, calls=calls)
 
@@ -92,8 +109,8 @@ class CudaEager:
             call()
         once = between_events(call, self.device)
         calls = calls_per_reading(once, "cuda")
-        read = event_reader(call, calls, self.device, self.flush)
-        return Prepared(read=read, warmups=WARMUPS["cuda"] + 1, calls=calls)
+        timed = event_reader(call, calls, self.device, self.flush)
+        return Prepared(read=lambda: Reading(timed()), warmups=WARMUPS["cuda"] + 1, calls=calls)
 
 
 class CudaGraph:
@@ -121,7 +138,7 @@ class CudaGraph:
             for _ in range(in_graph):
                 module(*inputs)
         replay = event_reader(graph.replay, calls if self.flush else 1, self.device, self.flush)
-        return Prepared(read=lambda: replay() / in_graph, warmups=WARMUPS["cuda"] + 1, calls=calls)
+        return Prepared(read=lambda: Reading(replay() / in_graph), warmups=WARMUPS["cuda"] + 1, calls=calls)
 
 
 def between_events(work: Callable[[], object], device: torch.device) -> float:

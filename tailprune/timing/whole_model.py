@@ -17,7 +17,7 @@ from ..core.environment import Environment
 from ..core.errors import InvalidShape, TailpruneError
 from .clocks import ClockReading, Clocks, load_nvml
 from .device_timer import describe_environment, find_device
-from .machine import pinned, preemptions
+from .machine import pinned
 from .random_data import RandomBank
 from .runtimes import Prepared, choose_runtime
 from .stopping import interval_rank, median_interval
@@ -137,15 +137,14 @@ def measure_model(
         for turn in range(rounds):
             names = list(models)
             first = turn % len(names)
-            before = preemptions()
             readings = {name: prepared[name].read() for name in names[first:] + names[:first]}
-            if all(math.isfinite(reading) and reading > 0 for reading in readings.values()):
+            if all(math.isfinite(reading.us) and reading.us > 0 for reading in readings.values()):
                 for name, reading in readings.items():
-                    times_us[name].append(reading)
+                    times_us[name].append(reading.us)
             else:
                 notes.add("rounds with a time that was not positive are left out")
             notes.update(filter(None, [read_clocks().note]))
-            crowded += preemptions() > before
+            crowded += any(reading.disturbed for reading in readings.values())
             if turn + 1 >= fewest and time.perf_counter() - start > max_seconds:
                 break
         if crowded:

@@ -13,7 +13,7 @@ from tailprune.core.shapes import LayerShape
 from tailprune.timing import StoppingRule
 from tailprune.timing.clocks import ClockReading
 from tailprune.timing.protocol import Series, failed_sample, held_bytes, interleave
-from tailprune.timing.runtimes import Prepared
+from tailprune.timing.runtimes import Prepared, Reading
 
 
 class Device:
@@ -22,6 +22,7 @@ class Device:
     def __init__(self, **readings: object) -> None:
         self.log: list[str] = []
         self.inside = False
+        self.disturbed = [False]
         self.clocks = ClockReading()
         self.readings = readings
 
@@ -39,10 +40,11 @@ class Device:
             return failed_sample(shape, "refused", script)
         turns = iter(range(10**6))
 
-        def read() -> float:
+        def read() -> Reading:
             assert self.inside
             self.log.append(name)
-            return script[next(turns) % len(script)]
+            turn = next(turns)
+            return Reading(script[turn % len(script)], self.disturbed[turn % len(self.disturbed)])
 
         return Prepared(read=read, warmups=2, calls=1)
 
@@ -114,12 +116,13 @@ def test_a_throttled_round_flags_its_samples() -> None:
     assert sample.note == "hardware thermal, power limit binds"
 
 
-def test_a_crowded_core_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    counter = iter(range(10**6))
-    monkeypatch.setattr("tailprune.timing.protocol.preemptions", lambda: next(counter))
-    (sample,) = Device().run([1])
-    assert sample.flags == ("noisy",)
-    assert sample.note == "other work took the core during 6 of 6 readings"
+@pytest.mark.parametrize(("share", "flags"), [([True, False], ()), ([True, True, False], ("noisy",))])
+def test_a_crowded_core_is_noted(share: list[bool], flags: tuple[str, ...]) -> None:
+    device = Device()
+    device.disturbed = share
+    (sample,) = device.run([1])
+    assert sample.flags == flags
+    assert sample.note == ("other work took the core during 4 of 6 readings" if flags else "")
 
 
 def test_nothing_to_time_is_nothing() -> None:
