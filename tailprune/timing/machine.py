@@ -28,8 +28,8 @@ def keep_freed_memory() -> str:
     """Stop glibc from giving large freed blocks back to the system; says which allocator holds from now on.
 
     By default glibc maps every large activation anew and unmaps it on free, so each call pays a page fault per 4 KiB:
-    three to five times the cost of an elementwise operation on 40 MB in a trial. `M_MMAP_THRESHOLD` would not do: it is
-    capped at 32 MiB on 64-bit systems, so mapping is switched off by `M_MMAP_MAX` = 0 and trimming by a threshold of -1.
+    about three times the cost of an elementwise operation on 40 MB in a trial. `M_MMAP_MAX` = 0 switches mapping off for
+    blocks of any size (a threshold would leave those above it), a trim threshold of -1 keeps the heap's top.
     Both act at once, on every later allocation of this process, and stay: measuring and deploying should share them.
     """
     preloaded = os.environ.get("LD_PRELOAD", "")

@@ -8,7 +8,7 @@ from ..core.shapes import LayerShape
 from .blocks import build_block
 from .random_data import RandomBank
 
-#: Four small blocks of unlike kernels, about 0.3 ms in all on one core: 1.4 MB of weights and activations, more than most L2.
+#: Four small blocks of unlike kernels, about 0.3 ms in all on one core: 2 MB of weights and activations, as much as most cores' L2.
 #: In a trial (docs/measuring.md) calls timed straight after each other summed to 3-11 % less than the network they are
 #: from; behind these four, to within 4 %.
 NEIGHBOURS = tuple(
