@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recipes.errors import RecipeError
@@ -87,3 +87,14 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike
                 f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}."
             )
     model.load_state_dict(state)
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Keep a network's tensors as safetensors: whole, or the file that was there before."""
+    part = Path(f"{path}.part")
+    try:
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, part)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise RecipeError(f"Cannot write the weights {path} ({error}); is the disk full?") from error

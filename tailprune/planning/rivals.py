@@ -37,7 +37,12 @@ class _Rounded:
     ratio: float
     scores: ChannelScores
     widths: Mapping[str, int]
-    time: int
+    time: int  # in ticks
+    kept: float  # importance
+
+    @property
+    def us(self) -> float:
+        return self.time / TICKS_PER_US
 
 
 def fixed_multiple(
@@ -46,23 +51,29 @@ def fixed_multiple(
     latency: LatencySource,
     multiple: int,
     *,
-    target_us: float,
+    target_us: float | None = None,
+    target_importance: float | None = None,
     scope: Scope = "global",
 ) -> WidthPlan:
-    """What do fixed multiples reach at the same latency, done fairly?
+    """What do fixed multiples reach at the same latency, or at the same importance kept, done fairly?
 
     Every group goes to the multiple nearest to the width an unrounded host gives it (the wider of two equally near),
     at least one multiple and at most the original; groups narrower than the multiple keep the host's width and are
-    named. The host's ratio is bisected until the latency is as near to `target_us` as it gets without exceeding it;
-    the warnings say how near. With granule G the multiple is the least common one of both. `multiple=1` is the
-    unrounded host at the target's latency. `scores` needs no host: one that is there is not used.
+    named. The host's ratio is bisected: towards `target_us`, as near as it gets without exceeding it, or towards
+    `target_importance`, as near as it gets without falling below; the warnings say how near. With granule G the
+    multiple is the least common one of both. `multiple=1` is the unrounded host at that target. `scores` needs no host:
+    one that is there only names the scopes in which importance is counted.
 
-    Raises NoPlan where even the highest ratio is slower than the target.
+    Raises NoPlan where no ratio reaches the target.
     """
     if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
         raise InvalidShape(f"A fixed multiple must be a whole number of at least 1, got {multiple!r}.")
-    if not (math.isfinite(target_us) and target_us > 0):
-        raise InvalidShape(f"target_us must be positive and finite, got {target_us!r}.")
+    given = target_us if target_importance is None else target_importance
+    if (target_us is None) == (target_importance is None) or not (math.isfinite(given or 0.0) and (given or 0.0) > 0):
+        raise InvalidShape(
+            "A fixed multiple is bisected to exactly one target, positive and finite: "
+            f"got target_us={target_us!r}, target_importance={target_importance!r}."
+        )
     costs = LayerCosts.over(latency)
     steps = {g.group: math.lcm(multiple, graph.group(g.group).granule) for g in scores.groups}
     left_out = tuple(g.group for g in scores.groups if g.width < steps[g.group])
@@ -75,28 +86,40 @@ def fixed_multiple(
             else _nearest(g.host_width, steps[g.group], g.width)
             for g in host.groups
         }
-        return _Rounded(ratio=ratio, scores=host, widths=widths, time=costs.total(graph, widths))
-
-    target = int(target_us * TICKS_PER_US)
-    fits = [tried for tried in (at(0.0), at(1.0)) if tried.time <= target]
-    if not fits:
-        raise NoPlan(
-            f"Multiples of {multiple} cannot reach {target_us:,.1f} us: at the highest ratio they cost "
-            f"{at(1.0).time / TICKS_PER_US:,.1f} us. Raise the target, or lower the multiple."
+        return _Rounded(
+            ratio=ratio,
+            scores=host,
+            widths=widths,
+            time=costs.total(graph, widths),
+            kept=scores.importance_kept(widths),
         )
-    slow, fast = 0.0, 1.0
-    if fits[0].ratio > 0:
-        for _ in range(HALVINGS):
-            middle = at((slow + fast) / 2)
-            if middle.time <= target:
-                fast = middle.ratio
-                fits.append(middle)
-            else:
-                slow = middle.ratio
-    best = max(fits, key=lambda tried: (tried.time, scores.importance_kept(tried.widths), -tried.ratio))
-    notes = [
-        f"latency is {1 - best.time / target:.2%} below the target of {target_us:,.1f} us, at ratio {best.ratio:.4f}"
-    ]
+
+    def fits(tried: _Rounded) -> bool:
+        return tried.kept >= target_importance if target_importance is not None else tried.us <= (target_us or 0.0)
+
+    # High ratios fit a latency, low ones an importance; both change with the ratio in small steps, nearly monotone.
+    inside, outside = (at(0.0), at(1.0)) if target_importance is not None else (at(1.0), at(0.0))
+    if not fits(inside):
+        reached = f"keep {inside.kept:.2%}" if target_importance is not None else f"cost {inside.us:,.1f} us"
+        wanted = f"{target_importance:.2%}" if target_importance is not None else f"{target_us:,.1f} us"
+        raise NoPlan(
+            f"Multiples of {multiple} cannot reach {wanted}: at best, ratio {inside.ratio:.0f}, they {reached}. "
+            "Change the target, or lower the multiple."
+        )
+    fitting = [inside, *([outside] if fits(outside) else [])]
+    for _ in range(HALVINGS if len(fitting) == 1 else 0):
+        middle = at((inside.ratio + outside.ratio) / 2)
+        if fits(middle):
+            inside = middle
+            fitting.append(middle)
+        else:
+            outside = middle
+    if target_importance is not None:
+        best = min(fitting, key=lambda tried: (tried.time, -tried.kept, tried.ratio))
+        notes = [f"importance kept is {best.kept - target_importance:.2%} above the target, at ratio {best.ratio:.4f}"]
+    else:
+        best = max(fitting, key=lambda tried: (tried.time, tried.kept, -tried.ratio))
+        notes = [f"latency is {1 - best.us / (target_us or 1.0):.2%} below the target, at ratio {best.ratio:.4f}"]
     if left_out:
         notes.append(f"narrower than {multiple}, left out: {', '.join(left_out)}")
     widths = {**graph.widths, **best.widths}

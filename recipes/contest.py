@@ -1,0 +1,127 @@
+"""Who competes: the dense network, the unrounded host, fixed multiples in their fair form, and tailprune."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+import tailprune
+from tailprune import LatencyTable, WidthPlan
+
+#: Rivals of rule: every width a multiple of these.
+MULTIPLES = (8, 16, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One network. `plan` is None for the dense one."""
+
+    name: str
+    role: str  # dense | host | rival | ours
+    model: nn.Module
+    plan: WidthPlan | None = None
+    note: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Names this network's channels: two runs that choose alike share a fine-tuned checkpoint."""
+        kept = {c.group: c.kept for c in self.plan.choices} if self.plan else {}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arena:
+    """What every contestant is made from: one dense network, one table, one device."""
+
+    dense: nn.Module
+    example: torch.Tensor
+    table: LatencyTable
+    timer: tailprune.DeviceTimer
+    ignored: Callable[[nn.Module], list[nn.Module]]
+
+    def host(self, ratio: float) -> tp.pruner.BasePruner:
+        """A fresh magnitude pruner, global ranking, on a copy of the dense network: the pipeline a user already has."""
+        model = copy.deepcopy(self.dense)
+        return tp.pruner.MagnitudePruner(
+            model,
+            self.example,
+            importance=tp.importance.GroupMagnitudeImportance(),
+            global_pruning=True,
+            pruning_ratio=ratio,
+            ignored_layers=self.ignored(model),
+            in_channel_groups={},  # Torch-Pruning shares its dict defaults between pruners: always pass your own
+            out_channel_groups={},
+            num_heads={},
+            channel_groups={},
+        )
+
+    def tailored(self, ratio: float, goal: str) -> tuple[nn.Module, tailprune.TailAwarePruner]:
+        """The same host with one line more."""
+        pruner = tailprune.TailAwarePruner(self.host(ratio), latency=self.table, timer=self.timer, goal=goal)
+        pruner.step()
+        return pruner.host.model, pruner
+
+    def multiple(
+        self,
+        pruner: tailprune.TailAwarePruner,
+        multiple: int,
+        *,
+        target_us: float | None = None,
+        target_importance: float | None = None,
+    ) -> tuple[nn.Module, WidthPlan]:
+        """The fair fixed multiple: the host's ratio bisected to the same latency, or to the same importance kept."""
+        plan = tailprune.measure_while(
+            self.table,
+            self.timer,
+            lambda: tailprune.fixed_multiple(
+                pruner.graph,
+                pruner.scores,
+                self.table,
+                multiple,
+                target_us=target_us,
+                target_importance=target_importance,
+            ),
+        )
+        return tailprune.apply_plan(self.dense, plan), plan
+
+
+def assemble(arena: Arena, ratio: float) -> tuple[list[Contestant], tailprune.TailAwarePruner]:
+    """All contestants at one ratio, the dense network first; and the pruner behind `faster`."""
+    host = arena.host(ratio)
+    host.step()
+    faster, pruner = arena.tailored(ratio, "faster")
+    better, better_pruner = arena.tailored(ratio, "better")
+    host_plan = tailprune.host_plan(pruner.graph, pruner.scores, arena.table)
+    contestants = [
+        Contestant(name="dense", role="dense", model=arena.dense),
+        Contestant(name="host", role="host", model=host.model, plan=host_plan),
+    ]
+    for multiple in MULTIPLES:
+        note = "at the latency of tailprune faster"
+        try:
+            model, plan = arena.multiple(pruner, multiple, target_us=pruner.plan.predicted_us)
+        except tailprune.NoPlan:
+            note = "cannot get that fast; at the host's importance instead"
+            model, plan = arena.multiple(pruner, multiple, target_importance=pruner.plan.host_importance)
+        contestants.append(Contestant(name=f"multiple of {multiple}", role="rival", model=model, plan=plan, note=note))
+    contestants.append(Contestant(name="tailprune faster", role="ours", model=faster, plan=pruner.plan))
+    contestants.append(Contestant(name="tailprune better", role="ours", model=better, plan=better_pruner.plan))
+    return contestants, pruner
+
+
+def deployed(model: nn.Module, example: torch.Tensor) -> nn.Module:
+    """The network as it would be served: eval mode, norms folded."""
+    return tailprune.fold_norms(model, tailprune.trace_model(model, example))
+
+
+def kept_weights(folder: Path, contestant: Contestant) -> Path:
+    slug = contestant.name.replace(" ", "-")
+    return folder / f"finetuned-{slug}-{contestant.digest}.safetensors"
