@@ -10,11 +10,13 @@ from ..core.errors import InvalidShape
 from ..core.graph import ChannelGroup, ModelGraph
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores
-from ..steps import detect_steps, group_curve
+from ..steps import detect_steps, dominated_widths, group_curve
 
 Policy = Literal["snap", "shrink", "grow", "nearest", "reallocate"]
 #: `reallocate` keeps at least this share of the host's width: a linear score lets early layers collapse.
 REALLOCATE_FLOOR = 0.5
+#: Widths of one group that a solver chooses from: tables grow with its square, one look-up a cell.
+MAX_CHOICES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +41,15 @@ def candidate_widths(
 ) -> Candidates:
     """Which widths may each group take?
 
-    Edges are those of the group's curve with all other groups dense; the original width is one, and the widest.
+    Edges are the undominated ones of the group's curve with all other groups dense: where odd widths are slow, every
+    width ends a plateau, but few are faster than all larger ones. The original width is an edge, and the widest.
     With h the host's width:
 
         snap        h, and the `reach` nearest edges below and above h
         shrink      the edge at or below h, h itself where there is none
         grow        the edge at or above h
         nearest     the edge nearest to h, the wider one of two equally near
-        reallocate  h, and every edge from half of h up
+        reallocate  h, and every edge from half of h up; of more than MAX_CHOICES an even selection, with a warning
 
     Groups that are frozen, not prunable or without scores stay at h. `min_widths` and `max_widths` bind harder than
     the policy: where they exclude all it allows, the width closest to h within them is taken.
@@ -78,7 +81,8 @@ def candidate_widths(
         key = _role(graph, group)
         if key not in seen:
             curve = group_curve(graph, group.id, latency)
-            seen[key] = tuple(sorted({*detect_steps(curve).edge_widths, group.width}))
+            worth = set(detect_steps(curve).edge_widths) - set(dominated_widths(curve))
+            seen[key] = tuple(sorted({*worth, group.width}))
             unknown = len(group.grid) - len(set(group.grid) & set(curve.widths))
             if unknown:
                 warnings.append(
@@ -86,6 +90,11 @@ def candidate_widths(
                 )
         edges[group.id] = seen[key]
         allowed = _allowed(edges[group.id], host, policy, reach)
+        if len(allowed) > MAX_CHOICES:
+            warnings.append(
+                f"{group.id}: {len(allowed)} allowed widths were thinned to {MAX_CHOICES}; the gap is against those"
+            )
+            allowed = _thinned(allowed, host)
         widths[group.id] = _bounded(group, allowed, host, low.get(group.id), high.get(group.id))
     return Candidates(widths=widths, edges=edges, warnings=tuple(warnings))
 
@@ -112,6 +121,15 @@ def _allowed(edges: tuple[int, ...], host: int, policy: Policy, reach: int) -> t
     if policy == "grow":
         return tuple((at or above or [host])[:1])
     return (min(edges, key=lambda edge: (abs(edge - host), -edge)),)
+
+
+def _thinned(allowed: tuple[int, ...], host: int) -> tuple[int, ...]:
+    """MAX_CHOICES of these, evenly by rank, both ends and the host's width among them."""
+    last = len(allowed) - 1
+    ranks = {round(i * last / (MAX_CHOICES - 1)) for i in range(MAX_CHOICES)}
+    at_host = allowed.index(host)
+    ranks.discard(min(ranks - {0, last}, key=lambda rank: abs(rank - at_host)))
+    return tuple(allowed[rank] for rank in sorted({*ranks, at_host}))
 
 
 def _bounded(

@@ -52,6 +52,20 @@ def plan_widths(
     default, `better` with a budget; `faster` with a budget must reach it at the host's score. `optimality_gap` is the
     share by which a better plan could still undercut this one's latency, or exceed its importance; None: not known.
 
+    >>> from tailprune.core.graph import ChannelGroup, Layer, WidthExpr
+    >>> from tailprune.core.scores import GroupScores
+    >>> from tailprune.core.shapes import LayerShape
+    >>> class Steps:
+    ...     origin = "10 us for every 16 channels"
+    ...     def latency_us(self, shape): return 10.0 * -(-shape.out_channels // 16)
+    ...     def kind(self, shape): return "modelled"
+    >>> conv = Layer(name="conv", shape=LayerShape(op="conv", batch=1, in_channels=3, out_channels=64),
+    ...              in_expr=WidthExpr(constant=3), out_expr=WidthExpr(terms=(("conv", 1),)))
+    >>> graph = ModelGraph(model="one", layers=(conv,), groups=(ChannelGroup(id="conv", width=64),), input_shape=(1, 3, 1, 1))
+    >>> host = ChannelScores(groups=(GroupScores(group="conv", scores=(1.0,) * 64, host_kept=tuple(range(35))),))
+    >>> plan_widths(graph, host, latency=Steps(), goal="better").widths      # 36..48 cost no more than 35
+    {'conv': 48}
+
     Raises NoPlan below the floor, MissingLatency with all shapes that the source lacks, TableError for a latency that
     is no time.
     """

@@ -10,7 +10,7 @@ from ..core.graph import Layer, ModelGraph, WidthExpr
 from ..core.shapes import LayerShape
 
 #: Cells of all tables with a sum axis, together, up to which they are looked up beforehand. ResNets and MobileNets have
-#: none, a DenseNet-121 with three candidates a group about 100,000; beyond it they are looked up as the search asks.
+#: none, a DenseNet-121 with three candidates a group about 21,000; beyond it they are looked up as the search asks.
 MAX_SUM_CELLS = 20_000
 
 

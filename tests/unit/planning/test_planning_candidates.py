@@ -115,3 +115,24 @@ def test_concatenations_beyond_counting_are_left_to_the_search(monkeypatch: pyte
     some = required_shapes(graph, candidates)
     assert some < everything
     assert {s for _, s in graph.shapes_at()} <= some
+
+
+def test_edges_that_a_larger_width_beats_are_no_choice() -> None:
+    graph, scores = one(64, 21)
+    zigzag = FormulaSource(lambda s: 10.0 * math.ceil(s.out_channels / 16) + (5.0 if s.out_channels % 4 else 0.0))
+    found = candidate_widths(graph, scores, zigzag)
+    assert found.edges == {"g": (16, 32, 48, 64)}
+    assert found.widths == {"g": (16, 21, 32)}
+
+
+def test_too_many_choices_are_thinned_with_a_word() -> None:
+    graph, scores = one(200, 101)
+    found = candidate_widths(
+        graph, scores, FormulaSource(lambda s: 1.05 ** ((s.out_channels + 1) // 2)), policy="reallocate"
+    )
+    assert len(found.edges["g"]) > 80
+    allowed = found.widths["g"]
+    assert len(allowed) == 32
+    assert {101, 200} <= set(allowed)
+    assert allowed[0] == 52
+    assert any("thinned to 32" in w for w in found.warnings)
