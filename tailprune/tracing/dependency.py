@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch_pruning as tp
@@ -44,12 +43,9 @@ class ChannelDependency:
         self._name: dict[Any, str] = {**{m: n for n, m in model.named_modules()}, **self._graph._param_to_name}
         self._modules = dict(model.named_modules())
         self.groups: tuple[CoupledChannels, ...] = tuple(self._discover())
+        self.by_id = {group.id: group for group in self.groups}
         outs = [member for group in self.groups for member in group.members if member.side == "out"]
         self._left = {m.module: sorted(i for o in outs if o.module == m.module for i in o.indices) for m in outs}
-
-    @cached_property
-    def by_id(self) -> Mapping[str, CoupledChannels]:
-        return {group.id: group for group in self.groups}
 
     def group(self, group_id: str) -> CoupledChannels:
         if group_id not in self.by_id:
@@ -94,15 +90,12 @@ class ChannelDependency:
             )
         present = self._left[name]
         original = {present[i] for i in root.idxs}
-        found: dict[str, tuple[int, ...]] = {}
-        for group in self.groups:
-            for member in group.members:
-                if member.module == name and member.side == "out":
-                    pairs = zip(member.indices, member.channels, strict=True)
-                    hit = sorted({channel for i, channel in pairs if i in original})
-                    if hit:
-                        found[group.id] = tuple(hit)
-        return found
+        outs = [(group.id, m) for group in self.groups for m in group.members if (m.module, m.side) == (name, "out")]
+        found = {
+            group_id: tuple(sorted({c for i, c in zip(m.indices, m.channels, strict=True) if i in original}))
+            for group_id, m in outs
+        }
+        return {group_id: channels for group_id, channels in found.items() if channels}
 
     def _check_removal(self, group: CoupledChannels, gone: list[int]) -> None:
         if group.reason:
@@ -128,10 +121,16 @@ class ChannelDependency:
     def _discover(self) -> Iterator[CoupledChannels]:
         """Every group once, rooted at its first producer."""
         covered: dict[str, set[int]] = {}
-        for name, module in self._modules.items():
-            if isinstance(module, PRODUCERS) and module in self._graph.module2node:
-                width = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-                yield from self._rooted_at(name, range(width), covered)
+        nodes = self._graph.module2node
+        tp.dependency.index_mapping.update_index_mapping(self._graph)
+        self._graph.module2node = _Settled(nodes)
+        try:
+            for name, module in self._modules.items():
+                if isinstance(module, PRODUCERS) and module in nodes:
+                    width = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+                    yield from self._rooted_at(name, range(width), covered)
+        finally:
+            self._graph.module2node = nodes
 
     def _rooted_at(self, root: str, channels: Iterable[int], covered: dict[str, set[int]]) -> Iterator[CoupledChannels]:
         """The groups of these channels: one, but for a producer that is wider than its peers (they come first then)."""
@@ -184,17 +183,14 @@ class ChannelDependency:
             granule, reason = 1, reason or f"its {len(channels)} channels do not fill blocks of granule {granule}"
         if not reason and granule == len(channels):
             reason = "one channel per block is left" if granule > 1 else "it has one channel"
-        members = tuple(member for _, member in items if member is not None)
+        members = tuple(m for _, m in items if m is not None)
         return CoupledChannels(
             id=group_id, root=root, channels=channels, granule=granule, members=members, reason=reason
         )
 
 
 def cut(model: nn.Module, removals: Iterable[tuple[CoupledChannels, Iterable[int]]]) -> None:
-    """Take channels out of a model without a dependency graph: for trials on a twin that is thrown away.
-
-    Torch-Pruning's own functions do it, on the members that were found, all groups of a module in one go.
-    """
+    """Take channels out of a twin that is thrown away, member by member, without a dependency graph."""
     lost: dict[tuple[str, str], set[int]] = {}
     for group, channels in removals:
         gone = set(channels)
@@ -240,6 +236,13 @@ def _graph_of(model: nn.Module, example_inputs: Any) -> Any:
     for attribute in ("_module2name", "_param_to_name"):
         setattr(graph, attribute, {original.get(k, k): name for k, name in getattr(graph, attribute).items()})
     return graph
+
+
+class _Settled(dict):
+    """Nodes whose index mappings are up to date: Torch-Pruning makes all of them anew for each group it is asked for."""
+
+    def items(self) -> Any:
+        return ()
 
 
 class _Graph(tp.DependencyGraph):
