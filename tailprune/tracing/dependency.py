@@ -91,11 +91,8 @@ class ChannelDependency:
         present = self._left[name]
         original = {present[i] for i in root.idxs}
         outs = [(group.id, m) for group in self.groups for m in group.members if (m.module, m.side) == (name, "out")]
-        found = {
-            group_id: tuple(sorted({c for i, c in zip(m.indices, m.channels, strict=True) if i in original}))
-            for group_id, m in outs
-        }
-        return {group_id: channels for group_id, channels in found.items() if channels}
+        found = {g: {c for i, c in zip(m.indices, m.channels, strict=True) if i in original} for g, m in outs}
+        return {group_id: tuple(sorted(channels)) for group_id, channels in found.items() if channels}
 
     def _check_removal(self, group: CoupledChannels, gone: list[int]) -> None:
         if group.reason:
