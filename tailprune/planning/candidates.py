@@ -10,21 +10,25 @@ from ..core.errors import InvalidShape
 from ..core.graph import ChannelGroup, ModelGraph
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores
-from ..steps import detect_steps, dominated_widths, group_curve
+from ..steps import LatencyCurve, detect_steps, dominated_widths, group_curve
 
 Policy = Literal["snap", "shrink", "grow", "nearest", "reallocate"]
 #: `reallocate` keeps at least this share of the host's width: a linear score lets early layers collapse.
 REALLOCATE_FLOOR = 0.5
 #: Widths of one group that a solver chooses from: tables grow with its square, one look-up a cell.
 MAX_CHOICES = 32
+#: A step counts towards `reach` if its riser is at least this share of the curve's largest, in microseconds. On the CPUs
+#: tried, true steps (vector width) differ by a factor of two; alignment notches and noise stay below a fifth of them.
+STEP_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Allowed widths of every group, ascending; the step edges they come from; what was worth a remark."""
+    """Allowed widths of every group, ascending; the step edges they come from; those that count; what was worth a remark."""
 
     widths: Mapping[str, tuple[int, ...]]
     edges: Mapping[str, tuple[int, ...]]
+    steps: Mapping[str, tuple[int, ...]]
     warnings: tuple[str, ...] = ()
 
 
@@ -42,13 +46,14 @@ def candidate_widths(
     """Which widths may each group take?
 
     Edges are the undominated ones of the group's curve with all other groups dense: where odd widths are slow, every
-    width ends a plateau, but few are faster than all larger ones. The original width is an edge, and the widest.
-    With h the host's width:
+    width ends a plateau, but few are faster than all larger ones. An edge is a **step** if its riser is at least
+    STEP_SHARE of the curve's largest, in microseconds: notches and noise are edges too, and must not use up the reach.
+    The original width is a step, and the widest. With h the host's width:
 
-        snap        h, and the `reach` nearest edges below and above h
-        shrink      the edge at or below h, h itself where there is none
-        grow        the edge at or above h
-        nearest     the edge nearest to h, the wider one of two equally near
+        snap        h, and every edge from the `reach`-th step below h to the `reach`-th step above
+        shrink      the step at or below h, h itself where there is none
+        grow        the step at or above h
+        nearest     the step nearest to h, the wider one of two equally near
         reallocate  h, and every edge from half of h up; of more than MAX_CHOICES an even selection, with a warning
 
     Groups that are frozen, not prunable or without scores stay at h. `min_widths` and `max_widths` bind harder than
@@ -63,8 +68,9 @@ def candidate_widths(
         graph.group(group_id)
     widths: dict[str, tuple[int, ...]] = {}
     edges: dict[str, tuple[int, ...]] = {}
+    steps: dict[str, tuple[int, ...]] = {}
     warnings: list[str] = []
-    seen: dict[object, tuple[int, ...]] = {}
+    seen: dict[object, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for group in graph.groups:
         scored = scores.by_group.get(group.id)
         if scored is None:
@@ -81,22 +87,21 @@ def candidate_widths(
         key = _role(graph, group)
         if key not in seen:
             curve = group_curve(graph, group.id, latency)
-            worth = set(detect_steps(curve).edge_widths) - set(dominated_widths(curve))
-            seen[key] = tuple(sorted({*worth, group.width}))
+            seen[key] = _edges_and_steps(curve, group.width)
             unknown = len(group.grid) - len(set(group.grid) & set(curve.widths))
             if unknown:
                 warnings.append(
                     f"{group.id}: {unknown} of {len(group.grid)} widths have no latency, edges there are not seen"
                 )
-        edges[group.id] = seen[key]
-        allowed = _allowed(edges[group.id], host, policy, reach)
+        edges[group.id], steps[group.id] = seen[key]
+        allowed = _allowed(edges[group.id], steps[group.id], host, policy, reach)
         if len(allowed) > MAX_CHOICES:
             warnings.append(
                 f"{group.id}: {len(allowed)} allowed widths were thinned to {MAX_CHOICES}; the gap is against those"
             )
             allowed = _thinned(allowed, host)
         widths[group.id] = _bounded(group, allowed, host, low.get(group.id), high.get(group.id))
-    return Candidates(widths=widths, edges=edges, warnings=tuple(warnings))
+    return Candidates(widths=widths, edges=edges, steps=steps, warnings=tuple(warnings))
 
 
 def _role(graph: ModelGraph, group: ChannelGroup) -> object:
@@ -108,19 +113,28 @@ def _role(graph: ModelGraph, group: ChannelGroup) -> object:
     return group.width, group.granule, group.min_width, tuple(places)
 
 
-def _allowed(edges: tuple[int, ...], host: int, policy: Policy, reach: int) -> tuple[int, ...]:
-    below = [edge for edge in edges if edge < host]
-    above = [edge for edge in edges if edge > host]
-    at = [host] if host in edges else []
+def _edges_and_steps(curve: LatencyCurve, original: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    worth = set(curve.widths) - set(dominated_widths(curve))
+    riser_us = {p.high: p.riser * p.high_us for p in detect_steps(curve).plateaus if p.high in worth}
+    least = STEP_SHARE * max(riser_us.values(), default=0.0)
+    steps = {width for width, us in riser_us.items() if us > 0 and us >= least}
+    return tuple(sorted({*riser_us, original})), tuple(sorted({*steps, original}))
+
+
+def _allowed(edges: tuple[int, ...], steps: tuple[int, ...], host: int, policy: Policy, reach: int) -> tuple[int, ...]:
+    below = [step for step in steps if step < host]
+    above = [step for step in steps if step > host]
     if policy == "snap":
-        return (*below[-reach:], host, *above[:reach])
+        lowest, highest = (below[-reach:] or [host])[0], (above[:reach] or [host])[-1]
+        return tuple(sorted({host, *(edge for edge in edges if lowest <= edge <= highest)}))
     if policy == "reallocate":
-        return (*(edge for edge in below if edge >= REALLOCATE_FLOOR * host), host, *above)
+        return tuple(sorted({host, *(edge for edge in edges if edge >= REALLOCATE_FLOOR * host)}))
+    at = [host] if host in steps else []
     if policy == "shrink":
         return tuple((at or below or [host])[-1:])
     if policy == "grow":
         return tuple((at or above or [host])[:1])
-    return (min(edges, key=lambda edge: (abs(edge - host), -edge)),)
+    return (min(steps, key=lambda step: (abs(step - host), -step)),)
 
 
 def _thinned(allowed: tuple[int, ...], host: int) -> tuple[int, ...]:

@@ -47,6 +47,23 @@ def test_policies(policy: str, reach: int, kept: int, expected: tuple[int, ...])
     assert found.warnings == ()
 
 
+def notched(shape):  # type: ignore[no-untyped-def]
+    """Stairs of 40 us every 16 channels, and a notch of 4 us behind every 5th channel that later widths keep paying."""
+    return 100.0 + 40.0 * ((shape.out_channels - 1) // 16) + 4.0 * ((shape.out_channels - 1) // 5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept", "expected"),
+    [("snap", 42, (32, 35, 40, 42, 45, 48)), ("shrink", 42, (32,)), ("grow", 42, (48,)), ("nearest", 41, (48,))],
+)
+def test_notches_are_candidates_but_use_up_no_reach(policy: str, kept: int, expected: tuple[int, ...]) -> None:
+    graph, scores = one(96, kept)
+    found = candidate_widths(graph, scores, FormulaSource(notched), policy=policy)  # type: ignore[arg-type]
+    assert found.steps == {"g": (16, 32, 48, 64, 80, 96)}
+    assert set(found.edges["g"]) >= {35, 40, 45, 50}
+    assert found.widths == {"g": expected}
+
+
 def test_what_may_not_move_stays_at_the_host() -> None:
     graph, scores = one(100, 40, prunable=False)
     assert candidate_widths(graph, scores, FormulaSource(stairs)).widths == {"g": (40,)}

@@ -128,6 +128,37 @@ def test_fixed_multiples_equal_brute_force_on_rising_curves(scope: str, multiple
             assert any("left out: g0" in w for w in plan.warnings) == (multiple == 8)
 
 
+def test_fixed_multiples_at_an_importance_are_the_fastest_that_keep_it() -> None:
+    for seed in range(6):
+        graph = chain(24, 40, 33)
+        scores = choose_host(random_scores(graph, seed), 0.4)
+        source = FormulaSource(staircase(8, 4))
+        target = scores.importance_kept(scores.host_widths)
+        plan = fixed_multiple(graph, scores, source, 8, target_importance=target)
+        total = sum(g.width for g in scores.groups)
+        tried = []
+        for step in range(2 * total + 1):
+            host = choose_host(scores, step / (2 * total), keep_one=True)
+            widths = {
+                g.group: min(range(8, g.width + 1, 8), key=lambda w, h=g.host_width: (abs(w - h), -w))
+                for g in host.groups
+            }
+            if scores.importance_kept(widths) >= target:
+                tried.append(sum(la.calls * source.latency_us(shape) for la, shape in graph.shapes_at(widths)))
+        assert plan.importance >= target
+        assert plan.predicted_us == pytest.approx(min(tried))
+        assert any("above the target" in w for w in plan.warnings)
+
+
+@pytest.mark.parametrize(
+    "targets", [{}, {"target_us": 5.0, "target_importance": 0.5}, {"target_importance": float("nan")}]
+)
+def test_a_multiple_is_bisected_to_exactly_one_target(targets: dict[str, float]) -> None:
+    graph = chain(16, 16)
+    with pytest.raises(InvalidShape, match="exactly one target"):
+        fixed_multiple(graph, random_scores(graph, 0), FormulaSource(staircase()), 8, **targets)
+
+
 def test_a_multiple_respects_the_granule() -> None:
     graph = chain(24, 48, granules=(3, 1))
     scores = random_scores(graph, 0)
