@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 
 from tailprune.core.artifact import write_text_atomically
-from tailprune.core.errors import MissingDependency
 from tailprune.core.plan import WidthPlan
 from tailprune.steps import Staircase
 
@@ -17,6 +15,7 @@ from .comparison import Comparison, LayerTime, SweepPoint
 from .notation import change, microseconds, percent
 from .plots import plot_latency_by_layer, plot_predicted_measured, plot_ratio_sweep, plot_staircase, plot_widths
 from .tables import row_cells, unbeaten_mark
+from .template import markup, render
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +46,15 @@ class ReportPage:
 
 def render_page(page: ReportPage) -> str:
     """The page as HTML text; every name and note in it is escaped."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingDependency("The report page needs jinja2; pip install jinja2.") from error
-    source = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
-    ).from_string(source)
     comparison = page.comparison
     rows = [(row, row_cells(comparison, row), unbeaten_mark(comparison, row)) for row in comparison.rows]
-    return template.render(
+    return render(
+        "page.html",
         page=page,
         comparison=comparison,
         rows=rows,
         key_figures=_key_figures(page),
-        svg={name: Markup(text) for name, text in _plots(page).items()},
+        svg={name: markup(text) for name, text in _plots(page).items()},
     )
 
 

@@ -16,8 +16,8 @@ BOUNDS: tuple[Bound, ...] = ("launch", "memory", "wave", "compute", "unknown")
 #: A compute-bound kernel counts as wave bound where its tiles and waves leave a fifth of the device idle. Convention:
 #: above it, quantization costs less than what libraries differ by on one shape.
 FULL_ENOUGH = 0.8
-#: A layer whose arithmetic and bytes both fell by a quarter, and whose latency moved by less than this, is bound by
-#: neither. 2 % is the least riser that `detect_steps` counts.
+#: A layer narrower on both sides, whose arithmetic and bytes both fell by a quarter and whose latency moved by less than
+#: this, is bound by neither. 2 % is the least riser that `detect_steps` counts.
 LESS_WORK, FLAT = 0.75, 0.02
 
 
@@ -39,9 +39,9 @@ def wave_model_of(source: LatencySource) -> WaveModel | None:
 
 def bound_by_measurement(dense: LayerShape, pruned: LayerShape, *, dense_us: float, pruned_us: float) -> Binding | None:
     """Launch bound, if two measured latencies show it: much less arithmetic and traffic, and no less time."""
-    if not dense.macs or pruned.macs > LESS_WORK * dense.macs or pruned.num_bytes > LESS_WORK * dense.num_bytes:
-        return None
-    if abs(pruned_us / dense_us - 1) > FLAT:
+    narrower = pruned.in_channels < dense.in_channels and pruned.out_channels < dense.out_channels
+    less = pruned.macs <= LESS_WORK * dense.macs and pruned.num_bytes <= LESS_WORK * dense.num_bytes
+    if not (dense.macs and narrower and less and abs(pruned_us / dense_us - 1) <= FLAT):
         return None
     return Binding(
         bound="launch",
