@@ -33,6 +33,8 @@ from recipes.sweep import sweep_ratios
 from tailprune import reports
 
 err = Console(stderr=True)
+#: Half-width of a median at which a shape has settled: steps here are tens of percent, and the demo has minutes.
+PRECISION = 0.02
 DIGITS_BANNER = (
     "Accuracy on the digits is a smoke test: they saturate near 100 %, so it can show damage, not merit. "
     "Latencies are real measurements of this device."
@@ -77,7 +79,7 @@ def main(
             f"{len(graph.layers)} layers, {len(graph.prunable_groups)} channel groups, {graph.macs_at() / 1e6:,.0f} M MACs at batch {batch}"
         )
 
-    timer = tailprune.DeviceTimer(where)
+    timer = tailprune.DeviceTimer(where, precision=PRECISION)
     table = tailprune.LatencyTable.open(out / f"latency-{where}.db", environment=timer.environment)
     with stages.step("measure") as step:
         filled = tailprune.fill_table(table, graph, timer, progress=step.progress)

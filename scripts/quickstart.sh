@@ -4,4 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh demo
+# Training uses every core; threads that wait by spinning would fight with whatever else runs here.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 exec "$PYTHON" -m recipes.quickstart "$@"

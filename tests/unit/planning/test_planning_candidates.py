@@ -48,8 +48,8 @@ def test_policies(policy: str, reach: int, kept: int, expected: tuple[int, ...])
 
 
 def notched(shape):  # type: ignore[no-untyped-def]
-    """Stairs of 40 us every 16 channels, and a notch of 4 us behind every 5th channel that later widths keep paying."""
-    return 100.0 + 40.0 * ((shape.out_channels - 1) // 16) + 4.0 * ((shape.out_channels - 1) // 5)
+    """Stairs of 40 us every 16 channels, and a notch of 9 us behind every 5th channel that later widths keep paying."""
+    return 100.0 + 40.0 * ((shape.out_channels - 1) // 16) + 9.0 * ((shape.out_channels - 1) // 5)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
