@@ -1,13 +1,15 @@
-"""How does the network become what the plan says, and is it that? Wrapping an existing pruner, scoring channels, applying
-a plan, proving the result equal to the dense network without those channels, keeping it, and handing it on."""
+"""How does the network become what the plan says, and is it that? Taking over an existing pipeline's choice, scoring
+channels, applying a plan, proving the result equal to the dense network without those channels, keeping it, and handing it on."""
 
 from .apply import apply_plan
 from .checkpoint import load_pruned, save_pruned
 from .export import export_onnx, export_pt2
 from .importance import score_channels
+from .pipelines import host_from_scores, host_from_widths
 from .prune import prune_model
 from .verify import Verification, verify_pruned
 from .wrap import TailAwarePruner
+from .zeros import host_from_masks, host_from_zeros
 
 __all__ = [
     "TailAwarePruner",
@@ -15,6 +17,10 @@ __all__ = [
     "apply_plan",
     "export_onnx",
     "export_pt2",
+    "host_from_masks",
+    "host_from_scores",
+    "host_from_widths",
+    "host_from_zeros",
     "load_pruned",
     "prune_model",
     "save_pruned",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,18 +9,19 @@ from torch import nn
 
 from ..core.errors import PlanMismatch
 from ..core.plan import WidthPlan
-from ..tracing import ChannelDependency, trace_model
+from ..tracing import ChannelDependency, copy_without_masks, trace_model
 
 
 def apply_plan(model: nn.Module, plan: WidthPlan, example_inputs: Any = None) -> nn.Module:
     """What does the model look like at the plan's widths?
 
     Returns a copy in which every group holds exactly the plan's kept channels, weights and norms alike; the
-    given model is untouched. `example_inputs` are needed only for models that take more than one image tensor.
+    given model is untouched. Masks of `torch.nn.utils.prune` are settled in the copy: what was masked and stays, is zero.
+    `example_inputs` are needed only for models that take more than one image tensor.
 
     Raises PlanMismatch for a plan made for another network, or for other widths of this one.
     """
-    pruned = copy.deepcopy(model)
+    pruned = copy_without_masks(model)
     prune_in_place(pruned, plan, example_inputs)
     return pruned
 
@@ -41,7 +41,7 @@ def prune_in_place(model: nn.Module, plan: WidthPlan, example_inputs: Any = None
 
 def pruned_copy(model: nn.Module, plan: WidthPlan, example_inputs: Any) -> nn.Module:
     """`apply_plan` for a plan just made for this very model: nothing is checked again."""
-    pruned = copy.deepcopy(model)
+    pruned = copy_without_masks(model)
     _remove(pruned, plan, example_inputs)
     return pruned
 

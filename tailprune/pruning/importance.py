@@ -46,17 +46,11 @@ def score_channels(
     """
     if method not in METHODS:
         raise InvalidShape(f"Unknown importance {method!r}; allowed: {', '.join(METHODS)}.")
-    dependency = ChannelDependency(
-        model, inputs_like(model, graph.input_shape) if example_inputs is None else example_inputs
-    )
+    dependency = dependency_of(model, graph, example_inputs)
     modules = dict(model.named_modules())
     random = torch.Generator().manual_seed(seed)
     groups, warnings = [], []
     for group in graph.prunable_groups:
-        if group.id not in dependency.by_id or dependency.by_id[group.id].width != group.width:
-            raise InvalidShape(
-                f"The graph of {graph.model} has a group {group.id} of {group.width} channels that this model has not. Trace it again."
-            )
         if method == "random":
             values: torch.Tensor | None = torch.rand(group.width, generator=random, dtype=torch.float64)
         else:
@@ -70,6 +64,18 @@ def score_channels(
             values = values.view(group.granule, -1).mean(0).repeat(group.granule)
         groups.append(GroupScores(group=group.id, scores=tuple(values.tolist()), granule=group.granule))
     return ChannelScores(groups=tuple(groups), method=method, warnings=tuple(warnings))
+
+
+def dependency_of(model: nn.Module, graph: ModelGraph, example_inputs: Any = None) -> ChannelDependency:
+    """The channel dependency of a model that this graph was traced from. Raises InvalidShape for a graph of another model."""
+    inputs = inputs_like(model, graph.input_shape) if example_inputs is None else example_inputs
+    dependency = ChannelDependency(model, inputs)
+    for group in graph.prunable_groups:
+        if group.id not in dependency.by_id or dependency.by_id[group.id].width != group.width:
+            raise InvalidShape(
+                f"The graph of {graph.model} has a group {group.id} of {group.width} channels that this model has not. Trace it again."
+            )
+    return dependency
 
 
 def _magnitude(weight: torch.Tensor, grad: torch.Tensor | None) -> torch.Tensor:
@@ -113,10 +119,10 @@ def _group_score(group: Any, modules: dict[str, nn.Module], method: str) -> torc
         if not isinstance(module, types):
             continue
         parameter: Any = module.weight
-        weight = _by_channel(module, member.side, parameter)
+        weight = by_channel(module, member.side, parameter)
         if weight is None:
             continue
-        grad = None if parameter.grad is None else _by_channel(module, member.side, parameter.grad)
+        grad = None if parameter.grad is None else by_channel(module, member.side, parameter.grad)
         rows = list(member.indices)
         value = measure(weight[rows], None if grad is None else grad[rows])
         total.index_add_(0, torch.tensor([position[c] for c in member.channels]), value.double().cpu())
@@ -133,7 +139,7 @@ def _group_score(group: Any, modules: dict[str, nn.Module], method: str) -> torc
     return score
 
 
-def _by_channel(module: Any, side: str, weight: torch.Tensor | None) -> torch.Tensor | None:
+def by_channel(module: Any, side: str, weight: torch.Tensor | None) -> torch.Tensor | None:
     """The weights as a matrix with a row per channel of this side; None where the layer has none of its own.
 
     Depthwise filters count for nothing, as in Torch-Pruning: the layers around them say what a channel is worth.

@@ -7,14 +7,17 @@ from typing import Any
 from torch import nn
 
 from ..core.errors import InvalidShape
+from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
+from ..core.scores import ChannelScores
 from ..filling import fill_table, measure_while
 from ..planning import Goal, Policy, Scope, choose_host, plan_widths
 from ..tables import LatencyTable
 from ..tracing import trace_model
 from .apply import apply_plan
 from .importance import score_channels
+from .pipelines import check_ratio
 
 
 def prune_model(
@@ -23,7 +26,8 @@ def prune_model(
     *,
     latency: LatencySource | None = None,
     timer: LayerTimer | None = None,
-    ratio: float = 0.5,
+    host: ChannelScores | None = None,
+    ratio: float | None = None,
     importance: str = "magnitude",
     scope: Scope = "global",
     policy: Policy = "snap",
@@ -34,9 +38,16 @@ def prune_model(
 ) -> tuple[nn.Module, WidthPlan]:
     """What does this model look like without its least important channels, on this device's step edges?
 
-    Traces, scores, lets an unrounded host prune `ratio` of the channels, plans from there, and returns a pruned copy with
-    its plan; `model` is untouched. `latency` is any source, `timer` measures what a table lacks (alone: into a table of
-    this process). The steps one by one are `trace_model`, `score_channels`, `choose_host`, `plan_widths`, `apply_plan`.
+    Traces, scores, lets an unrounded host prune `ratio` of the channels (default 0.5), plans from there, and returns a
+    pruned copy with its plan; `model` is untouched. `latency` is any source, `timer` measures what a table lacks (alone:
+    into a table of this process). The steps one by one are `trace_model`, `score_channels`, `choose_host`, `plan_widths`,
+    `apply_plan`.
+
+    With `host`, the choice of another pipeline (`host_from_widths`, `host_from_masks`, `host_from_zeros`, `host_from_scores`)
+    is the one to start from; `ratio`, `importance`, `scope` and `seed` belong to the built-in host and are not used then.
+
+    Raises InvalidShape without latency and timer, for a ratio of 1, for a ratio beside a host, and for a host's choice that
+    is of another network.
 
     >>> import torch
     >>> from tailprune.waves import WaveModel, load_device
@@ -45,6 +56,10 @@ def prune_model(
     >>> net[0].out_channels, small[0].out_channels == plan.widths["0"]
     (32, True)
     """
+    if host is not None and ratio is not None:
+        raise InvalidShape("A host has chosen its channels already, so ratio= has no say; give one of the two.")
+    if ratio is not None:
+        check_ratio(ratio)
     if latency is None:
         if timer is None:
             raise InvalidShape(
@@ -53,8 +68,12 @@ def prune_model(
         latency = LatencyTable.in_memory(timer.environment)
     source = latency
     graph = trace_model(model, example_inputs)
-    scored = score_channels(model, graph, importance, seed=seed, example_inputs=example_inputs)
-    scores = choose_host(scored, ratio, scope=scope)
+    if host is not None:
+        scores = host
+        _check_host(graph, host)
+    else:
+        scored = score_channels(model, graph, importance, seed=seed, example_inputs=example_inputs)
+        scores = choose_host(scored, 0.5 if ratio is None else ratio, scope=scope)
 
     def decide() -> WidthPlan:
         return plan_widths(graph, scores, latency=source, policy=policy, goal=goal, reach=reach, budget=budget)
@@ -65,3 +84,12 @@ def prune_model(
     else:
         plan = decide()
     return apply_plan(model, plan, example_inputs), plan
+
+
+def _check_host(graph: ModelGraph, host: ChannelScores) -> None:
+    for group in host.groups:
+        if graph.widths.get(group.group) != group.width:
+            raise InvalidShape(
+                f"This host is of another network: it has {group.width} channels in group {group.group}, {graph.model} has "
+                f"{graph.widths.get(group.group, 'no such group')}. Make it from a graph of this model."
+            )

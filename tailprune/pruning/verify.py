@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..core.plan import WidthPlan
-from ..tracing import ChannelDependency
+from ..tracing import ChannelDependency, copy_without_masks
 from .apply import inputs_like, removed_channels
 from .importance import BatchNorm, Convolution
 
@@ -71,7 +71,7 @@ def verify_pruned(model: nn.Module, pruned: nn.Module, plan: WidthPlan, example_
 
 def zero_channels(model: nn.Module, dependency: ChannelDependency, removed: Mapping[str, Iterable[int]]) -> nn.Module:
     """A copy of the dense model in which these channels are produced as zeros."""
-    zeroed = copy.deepcopy(model)
+    zeroed = copy_without_masks(model)
     modules, parameters = dict(zeroed.named_modules()), dict(zeroed.named_parameters())
     with torch.no_grad():
         for group_id, channels in removed.items():
@@ -110,12 +110,12 @@ def _wrong_widths(
                 end = (member.module, member.side)
                 lost[end] = lost.get(end, 0) + sum(c in gone for c in member.channels)
     for (name, side), count in lost.items():
-        before, after = _width(dense[name], side), _width(small[name], side) if name in small else None
+        before, after = channels_at(dense[name], side), channels_at(small[name], side) if name in small else None
         if before is not None and after != before - count:
             yield f"{name} has {after} {side} channels instead of {before - count}"
 
 
-def _width(module: Any, side: str) -> int | None:
+def channels_at(module: Any, side: str) -> int | None:
     if isinstance(module, Convolution):
         return module.out_channels if side == "out" else module.in_channels
     if isinstance(module, nn.Linear):

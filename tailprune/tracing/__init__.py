@@ -3,6 +3,15 @@
 from .coupling import CoupledChannels, Member
 from .dependency import ChannelDependency
 from .fold import fold_norms
+from .masks import copy_without_masks, masks_of
 from .trace import trace_model
 
-__all__ = ["ChannelDependency", "CoupledChannels", "Member", "fold_norms", "trace_model"]
+__all__ = [
+    "ChannelDependency",
+    "CoupledChannels",
+    "Member",
+    "copy_without_masks",
+    "fold_norms",
+    "masks_of",
+    "trace_model",
+]
