@@ -33,6 +33,7 @@ from .core.shapes import LayerShape
 from .filling import fill_table, measure_while
 from .planning import choose_host, fixed_multiple, host_plan, plan_widths
 from .steps import LatencyCurve, Staircase, detect_steps, group_curve
+from .survey import Diagnosis, diagnose
 from .tables import LatencyTable
 from .waves import SimulatedTimer, WaveModel, known_devices, load_device
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
         verify_pruned,
     )
     from .timing import DeviceTimer, measure_model
-    from .tracing import fold_norms, trace_model
+    from .tracing import fold_norms, read_widths, trace_model
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ __version__ = "0.1.0"
 _TORCH_SIDE = {
     "trace_model": "tracing",
     "fold_norms": "tracing",
+    "read_widths": "tracing",
     "DeviceTimer": "timing",
     "measure_model": "timing",
     "TailAwarePruner": "pruning",
@@ -83,6 +85,7 @@ __all__ = [
     "ChannelScores",
     "DeviceSpec",
     "DeviceTimer",
+    "Diagnosis",
     "Environment",
     "EnvironmentMismatch",
     "FirstOf",
@@ -109,6 +112,7 @@ __all__ = [
     "apply_plan",
     "choose_host",
     "detect_steps",
+    "diagnose",
     "export_onnx",
     "export_pt2",
     "fill_table",
@@ -127,6 +131,7 @@ __all__ = [
     "measure_while",
     "plan_widths",
     "prune_model",
+    "read_widths",
     "save_pruned",
     "score_channels",
     "trace_model",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from .canvas import figure_svg, save_figure
 from .comparison import Comparison, ComparisonRow, LayerTime, SweepPoint
+from .doctor_page import render_doctor_page, write_doctor_page
+from .doctor_table import diagnosis_table
 from .page import ReportPage, StaircaseView, render_page, write_page
 from .plots import plot_latency_by_layer, plot_predicted_measured, plot_ratio_sweep, plot_staircase, plot_widths
 from .tables import comparison_table, facts_table, plan_table, staircase_table
@@ -20,6 +22,7 @@ __all__ = [
     "StaircaseView",
     "SweepPoint",
     "comparison_table",
+    "diagnosis_table",
     "facts_table",
     "figure_svg",
     "plan_table",
@@ -28,8 +31,10 @@ __all__ = [
     "plot_ratio_sweep",
     "plot_staircase",
     "plot_widths",
+    "render_doctor_page",
     "render_page",
     "save_figure",
     "staircase_table",
+    "write_doctor_page",
     "write_page",
 ]

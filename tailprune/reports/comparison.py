@@ -33,6 +33,7 @@ class ComparisonRow:
     latency_kind: LatencyKind = "measured"  # how the layers behind `predicted_us` are known
     measured_us: float | None = None
     spread_us: float | None = None
+    importance: float | None = None  # kept, as a share of the dense network's
     accuracy_before: float | None = None
     accuracy_after: float | None = None
     accuracy_noise: float | None = None

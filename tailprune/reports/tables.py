@@ -76,16 +76,14 @@ def staircase_table(staircase: Staircase, *, title: str = "") -> Table:
 def comparison_table(comparison: Comparison, *, title: str = "measured interleaved in one run") -> Table:
     """One row per method; rivals that our fastest network does not beat carry a mark."""
     table = _table(escape(title), caption=escape(" ".join([comparison.sentence, *comparison.caveats])))
-    table.add_column("method")
-    for heading in ("groups", "MACs", "params", "predicted", "measured", "vs host", "accuracy before", "after"):
-        table.add_column(heading, justify="right")
-    table.add_column("note")
+    table.add_column("method", no_wrap=True)
+    for heading in row_cells(comparison, comparison.host):
+        table.add_column(heading, justify="right", no_wrap=True)
     styles = {"ours": "bold green", "host": "bold", "dense": "dim", "rival": ""}
     for row in comparison.rows:
         table.add_row(
-            Text(row.method),
+            Text("\n  ".join(filter(None, (row.method, unbeaten_mark(comparison, row), row.note)))),
             *row_cells(comparison, row).values(),
-            Text(" · ".join(filter(None, (unbeaten_mark(comparison, row), row.note)))),
             style=styles[row.role],
         )
     return table
@@ -100,6 +98,7 @@ def row_cells(comparison: Comparison, row: ComparisonRow) -> dict[str, str]:
         "predicted": microseconds(row.predicted_us, kind=row.latency_kind),
         "measured": microseconds(row.measured_us, spread=row.spread_us),
         "vs host": "–" if row.role == "host" else change(comparison.against_host(row)),
+        "importance": percent(row.importance),
         "accuracy before": percent(row.accuracy_before),
         "accuracy after": percent(row.accuracy_after, noise=row.accuracy_noise),
     }

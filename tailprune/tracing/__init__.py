@@ -5,6 +5,7 @@ from .dependency import ChannelDependency
 from .fold import fold_norms
 from .masks import copy_without_masks, masks_of
 from .trace import trace_model
+from .widths import read_widths
 
 __all__ = [
     "ChannelDependency",
@@ -13,5 +14,6 @@ __all__ = [
     "copy_without_masks",
     "fold_norms",
     "masks_of",
+    "read_widths",
     "trace_model",
 ]
