@@ -35,6 +35,8 @@ from tailprune import reports
 err = Console(stderr=True)
 #: Half-width of a median at which a shape has settled: steps here are tens of percent, and the demo has minutes.
 PRECISION = 0.02
+#: Columns that the comparison needs; a narrower terminal wraps lines rather than numbers.
+TABLE_WIDTH = 132
 DIGITS_BANNER = (
     "Accuracy on the digits is a smoke test: they saturate near 100 %, so it can show damage, not merit. "
     "Latencies are real measurements of this device."
@@ -144,11 +146,12 @@ def main(
             "tailprune": tailprune.__version__,
             "command": " ".join(["python -m recipes.quickstart", *sys.argv[1:]]),
         },
-        warnings=(*pruner.plan.warnings, *timings.notes, *comparison.caveats),
+        warnings=(*pruner.plan.warnings, *timings.notes),
         banner=DIGITS_BANNER if images.name.startswith("digits") else images.note,
     )
     reports.write_page(page, out / "report.html")
-    Console().print(reports.comparison_table(comparison))
+    wide = max(Console().width, TABLE_WIDTH)
+    Console(width=wide).print(reports.comparison_table(comparison))
     err.print(f"[bold]{out / 'report.html'}[/bold] written; {time.time() - began:,.0f} s in all")
 
 
@@ -241,6 +244,7 @@ def _row(
         latency_kind=mine.latency_kind if mine else plan.latency_kind,
         measured_us=timings.median_us(contestant.name),
         spread_us=(high - low) / 2,
+        importance=mine.importance if mine else 1.0,
         accuracy_before=before[contestant.name].share,
         accuracy_after=after[contestant.name].share,
         accuracy_noise=after[contestant.name].noise,

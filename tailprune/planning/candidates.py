@@ -10,7 +10,7 @@ from ..core.errors import InvalidShape
 from ..core.graph import ChannelGroup, ModelGraph
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores
-from ..steps import LatencyCurve, detect_steps, dominated_widths, group_curve
+from ..steps import Staircase, detect_steps, dominated_widths, group_curve
 
 Policy = Literal["snap", "shrink", "grow", "nearest", "reallocate"]
 #: `reallocate` keeps at least this share of the host's width: a linear score lets early layers collapse.
@@ -87,8 +87,9 @@ def candidate_widths(
         key = _role(graph, group)
         if key not in seen:
             curve = group_curve(graph, group.id, latency)
-            seen[key] = _edges_and_steps(curve, group.width)
-            unknown = len(group.grid) - len(set(group.grid) & set(curve.widths))
+            staircase = detect_steps(curve)
+            seen[key] = _edges_and_steps(staircase, group.width)
+            unknown = sum(not staircase.covers(width) for width in group.grid)
             if unknown:
                 warnings.append(
                     f"{group.id}: {unknown} of {len(group.grid)} widths have no latency, edges there are not seen"
@@ -113,9 +114,9 @@ def _role(graph: ModelGraph, group: ChannelGroup) -> object:
     return group.width, group.granule, group.min_width, tuple(places)
 
 
-def _edges_and_steps(curve: LatencyCurve, original: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    worth = set(curve.widths) - set(dominated_widths(curve))
-    riser_us = {p.high: p.riser * p.high_us for p in detect_steps(curve).plateaus if p.high in worth}
+def _edges_and_steps(staircase: Staircase, original: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    worth = set(staircase.curve.widths) - set(dominated_widths(staircase.curve))
+    riser_us = {p.high: p.riser * p.high_us for p in staircase.plateaus if p.high in worth}
     least = STEP_SHARE * max(riser_us.values(), default=0.0)
     steps = {width for width, us in riser_us.items() if us > 0 and us >= least}
     return tuple(sorted({*riser_us, original})), tuple(sorted({*steps, original}))

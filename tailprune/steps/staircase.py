@@ -81,6 +81,12 @@ class Staircase:
             )
         return plateau
 
+    def covers(self, width: int) -> bool:
+        """Whether the plateau of this width is known: between measured widths of one plateau no edge was found."""
+        if not self.plateaus[0].low <= width <= self.plateaus[-1].high:
+            return False
+        return width >= self.plateaus[bisect_left(self.edge_widths, width)].low
+
     def headroom_at(self, width: int) -> int:
         """Channels that may be added before the next edge."""
         return self.plateau_at(width).high - width

@@ -85,7 +85,11 @@ def test_user_limits_bind_harder_than_the_policy() -> None:
 
 def test_unknown_widths_are_told_and_no_known_width_is_an_error() -> None:
     graph, scores = one(100, 40)
-    holes = FormulaSource(stairs, lacking=lambda s: s.out_channels in (5, 6))
+    inside = FormulaSource(
+        stairs, lacking=lambda s: s.out_channels in (5, 6)
+    )  # measured on both sides, no edge between
+    assert candidate_widths(graph, scores, inside).warnings == ()
+    holes = FormulaSource(stairs, lacking=lambda s: s.out_channels in (16, 17))
     assert candidate_widths(graph, scores, holes).warnings == (
         "g: 2 of 100 widths have no latency, edges there are not seen",
     )

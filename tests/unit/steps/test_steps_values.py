@@ -85,6 +85,8 @@ def test_a_gap_with_an_edge_in_it_is_on_no_plateau() -> None:
     s = detect_steps(exact({8: 10.0, 16: 10.0, 24: 10.0, 48: 20.0, 56: 20.0, 64: 20.0}))
     assert [(p.low, p.high, p.verdict) for p in s.plateaus] == [(8, 24, "ambiguous"), (48, 64, "end")]
     assert s.plateau_at(13).high == 24
+    assert s.covers(13)
+    assert not s.covers(32)
     with pytest.raises(MissingLatency, match="edge lies somewhere below width 48"):
         s.plateau_at(32)
 
