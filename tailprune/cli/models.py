@@ -117,8 +117,8 @@ def _from_file(path: Path, function: str) -> Callable[[], Any]:
     return build
 
 
-def _load_weights(module: torch.nn.Module, path: Path, spec: str) -> None:
-    """Strictly, from safetensors or a plain state dict; pickled objects are never run."""
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from safetensors or torch.save; pickled objects are never run."""
     import torch
 
     try:
@@ -137,7 +137,12 @@ def _load_weights(module: torch.nn.Module, path: Path, spec: str) -> None:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise FormatError(f"Weights file {path} holds no state dict; save `model.state_dict()`.")
-    state = {k.removeprefix("module."): v for k, v in state.items()}
+    return {k.removeprefix("module."): v for k, v in state.items()}
+
+
+def _load_weights(module: torch.nn.Module, path: Path, spec: str) -> None:
+    """Strictly: every key of the model, and no other."""
+    state = read_state(path)
     own = module.state_dict()
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]

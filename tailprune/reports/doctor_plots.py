@@ -31,7 +31,7 @@ def plot_change(place: Place, to: int, *, title: str = "") -> Figure:
         widths, latencies = [w for w, _ in near], [us for _, us in near]
         axes.axvspan(below, above, color=BAND, alpha=0.12, lw=0)
         axes.plot(widths, latencies, color=INK, lw=1.1, marker="." if len(near) < 160 else "", ms=3.5)
-        edges = [edge for edge in (place.edge_below, above) if edge in curve]
+        edges = [edge for edge in ([] if place.edge_below is None else [below]) + [above] if edge in curve]
         axes.plot(edges, [curve.at(edge) for edge in edges], "o", ms=5, mfc=INK, mec=INK, label="edge of the step")
         if len(edges) == 2 and place.width in curve and not place.on_edge:
             chord = curve.at(below) + (curve.at(above) - curve.at(below)) * place.used

@@ -78,7 +78,7 @@ def comparison_table(comparison: Comparison, *, title: str = "measured interleav
     table = _table(escape(title), caption=escape(" ".join([comparison.sentence, *comparison.caveats])))
     table.add_column("method", no_wrap=True)
     for heading in row_cells(comparison, comparison.host):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     styles = {"ours": "bold green", "host": "bold", "dense": "dim", "rival": ""}
     for row in comparison.rows:
         table.add_row(
