@@ -32,7 +32,24 @@ MemoryFormat = Annotated[str, typer.Option(help="channels_last or contiguous.", 
 Importance = Annotated[
     str, typer.Option(help="Score of a channel: magnitude, bn_scale or random.", rich_help_panel=_PRUNE)
 ]
-Ratio = Annotated[float, typer.Option(help="Share of channels the host removes.", rich_help_panel=_PRUNE)]
+Ratio = Annotated[
+    float | None, typer.Option(help="Share of channels the host removes [default: 0.5].", rich_help_panel=_PRUNE)
+]
+Widths = Annotated[
+    Path | None,
+    typer.Option(
+        help="The host's own choice instead of a ratio: JSON of layer: channels kept, or share removed.",
+        rich_help_panel=_PRUNE,
+    ),
+]
+FromZeros = Annotated[
+    float | None,
+    typer.Option(
+        metavar="THRESHOLD",
+        help="The host has zeroed channels in --weights: those with a norm of at most THRESHOLD (0 for exact zeros) go.",
+        rich_help_panel=_PRUNE,
+    ),
+]
 Scope = Annotated[str, typer.Option(help="Where the host ranks: global or local.", rich_help_panel=_PRUNE)]
 Seed = Annotated[int, typer.Option(help="Seed of random weights and scores.", rich_help_panel=_PRUNE)]
 

@@ -17,7 +17,9 @@ def plan(
     model: o.Model,
     device: o.Device = None,
     table: o.Table = None,
-    ratio: o.Ratio = 0.5,
+    ratio: o.Ratio = None,
+    widths: o.Widths = None,
+    from_zeros: o.FromZeros = None,
     scope: o.Scope = "global",
     importance: o.Importance = "magnitude",
     goal: o.Goal = "faster",
@@ -35,7 +37,7 @@ def plan(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Choose a width for every channel group: a host pruner's ratio, moved onto step edges.
+    """Choose a width for every channel group: what a host pruner keeps, moved onto step edges.
 
     Example: tailprune plan -m torchvision:resnet50 -d h200 -b 32 --dtype float16 --ratio 0.45 -o plan.json
     """
@@ -50,7 +52,7 @@ def plan(
         seed=seed,
     )
     planned = make_plan(
-        loaded, latency, importance=importance, ratio=ratio, scope=scope, seed=seed, policy=policy, goal=goal, reach=reach, budget=budget, quiet=quiet
+        loaded, latency, importance=importance, ratio=ratio, widths=widths, from_zeros=from_zeros, scope=scope, seed=seed, policy=policy, goal=goal, reach=reach, budget=budget, quiet=quiet
     )  # fmt: skip
     if save_to is not None:
         planned.plan.save(save_to)

@@ -30,7 +30,9 @@ def prune(
     ] = None,
     device: o.Device = None,
     table: o.Table = None,
-    ratio: o.Ratio = 0.5,
+    ratio: o.Ratio = None,
+    widths: o.Widths = None,
+    from_zeros: o.FromZeros = None,
     scope: o.Scope = "global",
     importance: o.Importance = "magnitude",
     goal: o.Goal = "faster",
@@ -74,7 +76,7 @@ def prune(
     else:
         latency = open_latency(device=device, table=table, threads=threads, quiet=quiet)
         planned = make_plan(
-            loaded, latency, importance=importance, ratio=ratio, scope=scope, seed=seed, policy=policy, goal=goal, reach=reach, budget=budget, quiet=quiet
+            loaded, latency, importance=importance, ratio=ratio, widths=widths, from_zeros=from_zeros, scope=scope, seed=seed, policy=policy, goal=goal, reach=reach, budget=budget, quiet=quiet
         )  # fmt: skip
         plan, body = planned.plan, plan_body(planned, loaded.weights)
     small = apply_plan(loaded.module, plan)

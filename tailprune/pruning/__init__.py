@@ -5,7 +5,7 @@ from .apply import apply_plan
 from .checkpoint import load_pruned, save_pruned
 from .export import export_onnx, export_pt2
 from .importance import score_channels
-from .pipelines import host_from_scores, host_from_widths
+from .pipelines import check_ratio, host_from_scores, host_from_widths
 from .prune import prune_model
 from .verify import Verification, verify_pruned
 from .wrap import TailAwarePruner
@@ -15,6 +15,7 @@ __all__ = [
     "TailAwarePruner",
     "Verification",
     "apply_plan",
+    "check_ratio",
     "export_onnx",
     "export_pt2",
     "host_from_masks",

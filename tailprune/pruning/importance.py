@@ -122,7 +122,8 @@ def _group_score(group: Any, modules: dict[str, nn.Module], method: str) -> torc
         weight = by_channel(module, member.side, parameter)
         if weight is None:
             continue
-        grad = None if parameter.grad is None else by_channel(module, member.side, parameter.grad)
+        held = parameter.grad if parameter.is_leaf else None  # a masked weight is computed anew each time
+        grad = None if held is None else by_channel(module, member.side, held)
         rows = list(member.indices)
         value = measure(weight[rows], None if grad is None else grad[rows])
         total.index_add_(0, torch.tensor([position[c] for c in member.channels]), value.double().cpu())
