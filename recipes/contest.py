@@ -105,11 +105,11 @@ def assemble(arena: Arena, ratio: float) -> tuple[list[Contestant], tailprune.Ta
         Contestant(name="host", role="host", model=host.model, plan=host_plan),
     ]
     for multiple in MULTIPLES:
-        note = "at the latency of tailprune faster"
+        note = "at our latency"
         try:
             model, plan = arena.multiple(pruner, multiple, target_us=pruner.plan.predicted_us)
         except tailprune.NoPlan:
-            note = "cannot get that fast; at the host's importance instead"
+            note = "too slow; at the host's importance"
             model, plan = arena.multiple(pruner, multiple, target_importance=pruner.plan.host_importance)
         contestants.append(Contestant(name=f"multiple of {multiple}", role="rival", model=model, plan=plan, note=note))
     contestants.append(Contestant(name="tailprune faster", role="ours", model=faster, plan=pruner.plan))

@@ -36,7 +36,7 @@ err = Console(stderr=True)
 #: Half-width of a median at which a shape has settled: steps here are tens of percent, and the demo has minutes.
 PRECISION = 0.02
 #: Columns that the comparison needs; a narrower terminal wraps lines rather than numbers.
-TABLE_WIDTH = 132
+TABLE_WIDTH = 150
 DIGITS_BANNER = (
     "Accuracy on the digits is a smoke test: they saturate near 100 %, so it can show damage, not merit. "
     "Latencies are real measurements of this device."
@@ -149,6 +149,7 @@ def main(
         warnings=(*pruner.plan.warnings, *timings.notes),
         banner=DIGITS_BANNER if images.name.startswith("digits") else images.note,
     )
+    pruner.plan.save(out / "faster.plan.json")
     reports.write_page(page, out / "report.html")
     wide = max(Console().width, TABLE_WIDTH)
     Console(width=wide).print(reports.comparison_table(comparison))

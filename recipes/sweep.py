@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
 
 import tailprune
 from recipes.contest import MULTIPLES, Arena, deployed
 from tailprune.reports import SweepPoint
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+OURS = "tailprune faster"
 
 
-def sweep_ratios(
-    arena: Arena, *, ratios: Sequence[float] = RATIOS, rounds: int = 15, progress: Callable[[int, int, str], None]
-) -> tuple[SweepPoint, ...]:
-    """Host, tailprune `faster` and fixed multiples at every ratio, each keeping no less importance than the host there.
+def sweep_networks(
+    arena: Arena, ratios: Sequence[float], *, progress: Callable[[int, int, str], None]
+) -> dict[tuple[float, str], nn.Module]:
+    """(ratio, method) -> network: host, tailprune `faster`, and fixed multiples that keep no less importance than the host.
 
-    All networks of the sweep are measured interleaved in one run, as deployed. No fine-tuning: latency depends on
-    widths alone.
+    A multiple that cannot keep that much at any ratio is left out.
     """
-    models: dict[tuple[float, str], object] = {}
-    roles: dict[str, str] = {"host": "host", "tailprune faster": "ours"}
+    networks: dict[tuple[float, str], nn.Module] = {}
     for index, ratio in enumerate(ratios):
         progress(index, len(ratios) + 1, f"ratio {ratio:.0%}")
         host = arena.host(ratio)
         host.step()
-        faster, pruner = arena.tailored(ratio, "faster")
-        models[ratio, "host"] = host.model
-        models[ratio, "tailprune faster"] = faster
+        networks[ratio, "host"] = host.model
+        networks[ratio, OURS], pruner = arena.tailored(ratio, "faster")
         for multiple in MULTIPLES:
-            name = f"multiple of {multiple}"
-            roles[name] = "rival"
             try:
-                models[ratio, name], _ = arena.multiple(pruner, multiple, target_importance=pruner.plan.host_importance)
-            except tailprune.NoPlan:  # widths this coarse cannot keep that much: no point in the plot
+                plan_of = arena.multiple(pruner, multiple, target_importance=pruner.plan.host_importance)
+            except tailprune.NoPlan:
                 continue
-    progress(len(ratios), len(ratios) + 1, "measuring all of them interleaved")
-    deployed_models = {f"{ratio} {name}": deployed(model, arena.example) for (ratio, name), model in models.items()}
-    timings = tailprune.measure_model(deployed_models, arena.example, device=arena.timer.device, rounds=rounds)
+            networks[ratio, f"multiple of {multiple}"], _ = plan_of
+    return networks
+
+
+def measure_sweep(
+    arena: Arena, networks: Mapping[tuple[float, str], nn.Module], *, rounds: int
+) -> tailprune.ModelTimings:
+    """All networks interleaved in one run, as deployed; named "ratio method". Latency depends on widths alone, so no fine-tuning."""
+    models = {f"{ratio} {name}": deployed(model, arena.example) for (ratio, name), model in networks.items()}
+    return tailprune.measure_model(models, arena.example, device=arena.timer.device, rounds=rounds)
+
+
+def sweep_points(
+    networks: Mapping[tuple[float, str], nn.Module], timings: tailprune.ModelTimings
+) -> tuple[SweepPoint, ...]:
     points = []
-    for ratio, name in models:
+    for ratio, name in networks:
         low, high = timings.interval_us(f"{ratio} {name}")
-        points.append(
-            SweepPoint(
-                ratio=ratio,
-                method=name,
-                measured_us=timings.median_us(f"{ratio} {name}"),
-                spread_us=(high - low) / 2,
-                role=roles[name],
-            )
-        )
+        role = {"host": "host", OURS: "ours"}.get(name, "rival")
+        us = timings.median_us(f"{ratio} {name}")
+        points.append(SweepPoint(ratio=ratio, method=name, measured_us=us, spread_us=(high - low) / 2, role=role))
     return tuple(points)
+
+
+def sweep_ratios(
+    arena: Arena, *, progress: Callable[[int, int, str], None], rounds: int = 15
+) -> tuple[SweepPoint, ...]:
+    """The quickstart's sweep."""
+    networks = sweep_networks(arena, RATIOS, progress=progress)
+    progress(len(RATIOS), len(RATIOS) + 1, "measuring all of them interleaved")
+    return sweep_points(networks, measure_sweep(arena, networks, rounds=rounds))

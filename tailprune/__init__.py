@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         score_channels,
         verify_pruned,
     )
-    from .timing import DeviceTimer, measure_model
+    from .timing import DeviceTimer, ModelTimings, measure_model
     from .tracing import fold_norms, read_widths, trace_model
 
 __version__ = "0.1.0"
@@ -64,6 +64,7 @@ _TORCH_SIDE = {
     "fold_norms": "tracing",
     "read_widths": "tracing",
     "DeviceTimer": "timing",
+    "ModelTimings": "timing",
     "measure_model": "timing",
     "TailAwarePruner": "pruning",
     "prune_model": "pruning",
@@ -98,6 +99,7 @@ __all__ = [
     "MissingDependency",
     "MissingLatency",
     "ModelGraph",
+    "ModelTimings",
     "NoPlan",
     "PlanMismatch",
     "SimulatedTimer",

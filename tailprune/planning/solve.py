@@ -9,7 +9,6 @@ from typing import Literal, get_args
 from ..core.errors import InvalidShape
 from .eliminate import solve_by_elimination
 from .exchange import solve_by_exchange
-from .milp import solve_milp
 from .problem import Objective, Positions, Problem, Solution
 
 Solver = Literal["auto", "elimination", "milp", "exchange"]
@@ -48,6 +47,8 @@ def solve(
         share = time_limit_s / 4 if solver == "auto" else time_limit_s
         answers += _given(solve_by_exchange(problem, objective, starts=starts, time_limit_s=share))
     if solver == "milp" or (solver == "auto" and not proved):
+        from .milp import solve_milp  # scipy takes half a second to load, and most problems are proved without it
+
         answers += _given(solve_milp(problem, objective, time_limit_s=left()))
     feasible = [a for a in answers if objective.key(a.time, a.loss)[0] == 0]
     if not feasible:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from networkx.algorithms.approximation.treewidth import min_fill_in_heuristic
 from numpy.typing import NDArray
 
 from .problem import Integers, Positions, Problem, Table
@@ -164,6 +163,9 @@ def _over_variables(problem: Problem, table: Table, sizes: list[int]) -> tuple[t
 
 def _eliminate(neighbours: dict[int, set[int]]) -> tuple[list[int], dict[int, set[int]]]:
     """Variables in elimination order, each with its separator: its neighbours when it goes."""
+    # networkx takes a third of a second to load: not before a plan is asked for
+    from networkx.algorithms.approximation.treewidth import min_fill_in_heuristic
+
     graph = {v: set(others) for v, others in neighbours.items()}
     order: list[int] = []
     separators: dict[int, set[int]] = {}
