@@ -32,13 +32,13 @@ File = Annotated[Path, typer.Argument(help="A latency table.", show_default=Fals
 def info(file: File, json: o.Json = False) -> None:
     """What a table holds, and where it was measured."""
     with LatencyTable.open(file, create=False, read_only=True) as table:
-        described = describe_table(table).as_dict()
+        described, environment = describe_table(table).as_dict(), table.environment.as_dict()
     if json:
         print_json(described)
         return
-    environment = described.pop("environment")
-    out.print(facts_table({k: v for k, v in described.items() if v not in ("", {})}, title=str(file)))
-    out.print(facts_table({k: v for k, v in dict(environment).items() if v != ""}, title="environment"))
+    facts = {k: v for k, v in described.items() if k != "environment" and v not in ("", {})}
+    out.print(facts_table(facts, title=str(file)))
+    out.print(facts_table({k: v for k, v in environment.items() if v != ""}, title="environment"))
 
 
 @app.command()
