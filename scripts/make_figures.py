@@ -1,0 +1,60 @@
+"""Draw the figures of README and docs from committed measurements: nothing here is measured, nothing made up.
+
+    python scripts/make_figures.py
+
+Reads benchmarks/cpu/quickstart-latency.csv.gz (the quickstart's latency table, `tailprune table export`),
+benchmarks/cpu/quickstart.plan.json (its plan) and benchmarks/snap.csv; writes docs/figures/.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch
+
+import tailprune
+from recipes.models import slim_resnet
+from tailprune import reports
+from tailprune.tables import import_csv
+
+BATCH = 8
+
+
+def staircase(group: str) -> None:
+    table = import_csv(ROOT / "benchmarks/cpu/quickstart-latency.csv.gz")
+    plan = tailprune.WidthPlan.load(ROOT / "benchmarks/cpu/quickstart.plan.json")
+    images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
+    graph = tailprune.trace_model(slim_resnet(1), images)
+    found = tailprune.detect_steps(tailprune.group_curve(graph, group, table))
+    choice = plan.by_group[group]
+    title = f"{group}: latency against width, batch {BATCH}, float32, {table.environment.device}"
+    figure = reports.plot_staircase(found, marks={"host": choice.host, "tailprune": choice.width}, title=title)
+    reports.save_figure(figure, ROOT / "docs/figures/staircase.png", alt=title)
+
+
+def sweep() -> None:
+    times: dict[tuple[float, str], list[float]] = defaultdict(list)
+    with (ROOT / "benchmarks/snap.csv").open() as file:
+        for row in csv.DictReader(file):
+            times[float(row["ratio"]), row["method"]].append(float(row["us"]))
+    roles = {"host": "host", "tailprune faster": "ours"}
+    points = [
+        reports.SweepPoint(ratio=ratio, method=name, measured_us=median(us), role=roles.get(name, "rival"))
+        for (ratio, name), us in times.items()
+    ]
+    title = "whole network, measured interleaved, at no less importance than the host"
+    figure = reports.plot_ratio_sweep(points, title=title)
+    reports.save_figure(figure, ROOT / "docs/figures/sweep.png", alt=title)
+
+
+if __name__ == "__main__":
+    (ROOT / "docs/figures").mkdir(parents=True, exist_ok=True)
+    staircase("layer2.0.conv2")
+    sweep()
