@@ -25,7 +25,8 @@ class PieceCosts:
     def __init__(self, x: Floats, y: Floats, sigma: Floats) -> None:
         self.x = x
         self.center = float(x.mean())
-        w = 1.0 / sigma**2
+        # Prefix sums of weights cancel beyond 16 digits: weights span ten at most, more than any real device does.
+        w = 1.0 / np.maximum(sigma, sigma.max() * 1e-5) ** 2
         u = x - self.center
         self.prefix: Floats = np.concatenate(
             [np.zeros((6, 1)), np.cumsum([w, w * u, w * u * u, w * y, w * u * y, w * y * y], axis=1)], axis=1

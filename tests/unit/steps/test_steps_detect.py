@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -192,3 +194,13 @@ def test_arguments_are_checked() -> None:
         detect_steps(curve, min_riser=0.0)
     with pytest.raises(InvalidShape, match="confidence"):
         detect_steps(curve, confidence=1.0)
+
+
+def test_a_curve_over_many_decades_breaks_nothing() -> None:
+    widths = tuple(range(1, 201))
+    curve = LatencyCurve(widths=widths, latency_us=tuple(1.2 ** (w / 2) for w in widths), kind="modelled")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        staircase = detect_steps(curve)
+    assert staircase.edge_widths[-1] == 200
+    assert all(np.isfinite(p.riser) for p in staircase.plateaus)
