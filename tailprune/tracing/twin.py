@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from ..core.errors import TraceError
+from .masks import settle_masks
 
 Inputs = tuple[Any, ...]
 
 
 def twin_of(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Inputs]:
-    """A copy of the model and of its inputs in evaluation mode, without hooks, every parameter requiring a gradient.
+    """A copy of the model and of its inputs in evaluation mode, without hooks or masks, every parameter requiring a gradient.
 
     The copy lives on PyTorch's meta device, where a forward pass computes shapes and nothing else: the geometry of any
     batch costs milliseconds and no memory. A model whose forward reads values (control flow that depends on data) cannot
@@ -113,6 +114,7 @@ def _copy(model: nn.Module, inputs: Inputs, *, meta: bool) -> tuple[nn.Module, I
             twin = copy.deepcopy(model, memo)
         except Exception as error:
             raise TraceError(f"{type(model).__name__} cannot be copied for tracing: {one_line(error)}.") from None
+    settle_masks(twin)
     for module in twin.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
             hooks.clear()
