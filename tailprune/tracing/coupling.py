@@ -25,14 +25,16 @@ class CoupledChannels:
     """One channel group as Torch-Pruning sees it, in the original model's coordinates.
 
     `id` and `root` name the group's first producer; channel c of the group is output channel c of that module (of
-    `channels`, all of them but for a producer whose outputs fall into several groups). `reason` says why nothing can be
-    removed; empty if something can.
+    `channels`, all of them but for a producer whose outputs fall into several groups; ids of its further groups end in
+    `:2`, `:3`). `min_width` is the narrowest width at which the layers are still the same kinds of layers, so that the
+    pruned model traces to the same groups. `reason` says why nothing can be removed; empty if something can.
     """
 
     id: str
     root: str
     channels: tuple[int, ...]
     granule: int
+    min_width: int
     members: tuple[Member, ...]
     reason: str = ""
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch_pruning as tp
@@ -12,6 +16,7 @@ from torch import nn
 
 from ..core.errors import TraceError
 from .coupling import CoupledChannels, Member
+from .obstacles import change_of_view, limit_of, mixing_after, part_of, parts_of
 from .twin import Inputs, one_line, running, twin_of
 
 #: Where a group may begin: the layers whose output channels are rows of a weight.
@@ -68,10 +73,12 @@ class ChannelDependency:
         if not gone:
             return
         self._check_removal(group, gone)
+        _repair_splits(self._graph)
         module = self._modules[group.root]
         position = {channel: i for i, channel in enumerate(self._left[group.root])}
         prune_out = self._graph.get_pruner_of_module(module).prune_out_channels
-        self._graph.get_pruning_group(module, prune_out, [position[channel] for channel in gone]).prune()
+        with _quiet():
+            self._graph.get_pruning_group(module, prune_out, [position[channel] for channel in gone]).prune()
         for member in group.members:
             if member.side == "out":
                 lost = {i for i, channel in zip(member.indices, member.channels, strict=True) if channel in gone}
@@ -117,9 +124,11 @@ class ChannelDependency:
 
     def _discover(self) -> Iterator[CoupledChannels]:
         """Every group once, rooted at its first producer."""
-        covered: dict[str, set[int]] = {}
+        covered: dict[str, dict[int, str]] = {}
         nodes = self._graph.module2node
-        tp.dependency.index_mapping.update_index_mapping(self._graph)
+        _repair_splits(self._graph)
+        with _quiet():
+            tp.dependency.index_mapping.update_index_mapping(self._graph)
         self._graph.module2node = _Settled(nodes)
         try:
             for name, module in self._modules.items():
@@ -129,31 +138,35 @@ class ChannelDependency:
         finally:
             self._graph.module2node = nodes
 
-    def _rooted_at(self, root: str, channels: Iterable[int], covered: dict[str, set[int]]) -> Iterator[CoupledChannels]:
+    def _rooted_at(
+        self, root: str, channels: Iterable[int], covered: dict[str, dict[int, str]]
+    ) -> Iterator[CoupledChannels]:
         """The groups of these channels: one, but for a producer that is wider than its peers (they come first then)."""
-        mine = covered.setdefault(root, set())
+        mine = covered.setdefault(root, {})
         rest = tuple(channel for channel in channels if channel not in mine)
         if not rest:
             return
-        try:
-            items, failure = self._items(root, rest), ""
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            alone = Member(module=root, side="out", indices=rest, channels=rest)
-            items = [(self._graph.module2node[self._modules[root]], alone)]
-            failure = f"Torch-Pruning cannot follow its channels ({one_line(error)})"
+        node = self._graph.module2node[self._modules[root]]
+        items: list[tuple[Any, Member | None]] = [(node, Member(module=root, side="out", indices=rest, channels=rest))]
+        failure = mixing_after(node)
+        if not failure:
+            try:
+                items = self._items(root, rest)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                failure = f"Torch-Pruning cannot follow its channels ({one_line(error)})"
         members = tuple(member for _, member in items if member is not None)
         for peer in members:
             producer = peer.side == "out" and isinstance(self._modules.get(peer.module), PRODUCERS)
             narrower = len(peer.indices) < len(rest) + (bool(mine) and peer.module != root)
-            if producer and narrower and not covered.get(peer.module, set()) & set(peer.indices):
+            if producer and narrower and covered.get(peer.module, {}).keys().isdisjoint(peer.indices):
                 yield from self._rooted_at(peer.module, peer.indices, covered)
                 yield from self._rooted_at(root, rest, covered)
                 return
-        group_id = f"{root}:{rest[0]}" if mine else root
+        group_id = f"{root}:{len(set(mine.values())) + 1}" if mine else root
         for member in members:
             if member.side == "out":
-                covered.setdefault(member.module, set()).update(member.indices)
-        mine.update(rest)
+                covered.setdefault(member.module, {}).update(dict.fromkeys(member.indices, group_id))
+        mine.update(dict.fromkeys(rest, group_id))
         yield self._coupled(group_id, root, rest, items, failure)
 
     def _items(self, root: str, channels: tuple[int, ...]) -> list[tuple[Any, Member | None]]:
@@ -172,18 +185,20 @@ class ChannelDependency:
     def _coupled(
         self, group_id: str, root: str, channels: tuple[int, ...], items: list[tuple[Any, Member | None]], failure: str
     ) -> CoupledChannels:
-        granule, reason = 1, failure
-        for node, member in items:
-            blocks, obstacle = _limits(node, member, channels)
-            granule, reason = math.lcm(granule, blocks), reason or obstacle
+        limits = [limit_of(node, member, channels) for node, member in items]
+        granule = math.lcm(*(limit.blocks for limit in limits))
+        reason = next(filter(None, (failure, *(limit.obstacle for limit in limits))), "")
+        least = granule * -(-max(limit.least for limit in limits) // granule)
         if len(channels) % granule:
-            granule, reason = 1, reason or f"its {len(channels)} channels do not fill blocks of granule {granule}"
-        if not reason and granule == len(channels):
-            reason = "one channel per block is left" if granule > 1 else "it has one channel"
+            reason = reason or f"its {len(channels)} channels do not fill blocks of granule {granule}"
+            granule = least = 1
+        if not reason and least >= len(channels):
+            reason = "its blocks are as narrow as they may be" if granule > 1 else "it has one channel"
         members = tuple(m for _, m in items if m is not None)
         return CoupledChannels(
-            id=group_id, root=root, channels=channels, granule=granule, members=members, reason=reason
-        )
+            id=group_id, root=root, channels=channels, granule=granule, min_width=min(least, len(channels)),
+            members=members, reason=reason,
+        )  # fmt: skip
 
 
 def cut(model: nn.Module, removals: Iterable[tuple[CoupledChannels, Iterable[int]]]) -> None:
@@ -210,7 +225,7 @@ def build_graph(twin: nn.Module, inputs: Inputs) -> Any:
     """Torch-Pruning's dependency graph of a twin, which it runs once."""
     graph = _Graph()
     try:
-        with running(twin):
+        with running(twin), _quiet():
             graph.build_dependency(twin, inputs, forward_fn=lambda net, args: net(*args), verbose=False)
     except Exception as error:
         raise TraceError(
@@ -235,6 +250,14 @@ def _graph_of(model: nn.Module, example_inputs: Any) -> Any:
     return graph
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Torch-Pruning's warnings of what it guesses about flattened pixels: the trial checks that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Maximum recursive depth reached")
+        yield
+
+
 class _Settled(dict):
     """Nodes whose index mappings are up to date: Torch-Pruning makes all of them anew for each group it is asked for."""
 
@@ -246,55 +269,30 @@ class _Graph(tp.DependencyGraph):
     """Torch-Pruning's graph, without its guess that any change of view multiplies channels.
 
     The guess divides by zero on channel shuffles and grows without bound on windows of tokens. It stays where a view does
-    flatten pixels into channels; elsewhere channels pass as they are, or `_limits` says that they cannot.
+    flatten pixels into channels; elsewhere channels pass as they are, or `limit_of` says that they cannot.
     """
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
         nodes = super()._trace(*args, **kwargs)
         for node in nodes.values():
-            if node.type == tp.ops.OPTYPE.RESHAPE and _view(node) != "flatten":
+            if node.type == tp.ops.OPTYPE.RESHAPE and change_of_view(node) != "flatten":
                 node.type = tp.ops.OPTYPE.ELEMENTWISE
         return nodes
 
 
-def _view(node: Any) -> Literal["flatten", "kept", "mixed", "unknown"]:
-    """What a change of view does to channels, from the shapes that autograd keeps."""
-    before = tuple(getattr(node.grad_fn, "_saved_self_sym_sizes", ()))
-    after = tuple(node.grad_fn._input_metadata[0].shape)
-    if not before:
-        return "unknown"
-    short, long = sorted((before, after), key=len)
-    if len(short) == 2 and len(long) > 2 and short[0] == long[0] and short[1] == math.prod(long[1:]):
-        return "flatten"
-    return "kept" if before[:2] == after[:2] or before[-1] == after[-1] else "mixed"
+def _repair_splits(graph: Any) -> None:
+    """Say right which channels each reader of a split reads.
 
-
-def _limits(node: Any, member: Member | None, channels: tuple[int, ...]) -> tuple[int, str]:
-    """(blocks that must stay even, what stands in the way) of one place that a group's channels pass through."""
-    module, kind = node.module, node.type
-    types = tp.ops.OPTYPE
-    if kind == types.OUTPUT or (member and member.side == "out" and not node.outputs):
-        return 1, "it is the network's output"
-    if kind == types.CONCAT and any(function is None for function, _ in node.grad_fn.next_functions):
-        return 1, "it is concatenated with a tensor that has no producer"
-    if isinstance(module, tp.ops._ReshapeOp) and _view(node) == "mixed":
-        return 1, "a change of view mixes its channels with other dimensions"
-    if member is None:
-        return 1, ""
-    shares = Counter(member.channels)
-    if len(member.indices) % len(channels) or set(shares) != set(channels) or len(set(shares.values())) > 1:
-        return 1, f"its channels do not map one to one onto those of {member.module}"
-    if kind == types.PARAMETER:
-        held = module.numel() == module.shape[node.pruning_dim] == len(member.indices)
-        return 1, "" if held else f"the bare parameter {member.module} of shape {tuple(module.shape)} holds it"
-    if kind == types.LSTM:
-        return 1, f"the recurrent layer {member.module} reads it"
-    if kind == types.DEPTHWISE_CONV and module.in_channels != module.out_channels:
-        return 1, f"{member.module} has one output channel per conv group and several inputs"
-    if kind in (types.CONV, types.GN, types.MHA):
-        blocks = module.groups if kind == types.CONV else module.num_groups if kind == types.GN else module.num_heads
-        width = {types.GN: "num_channels", types.MHA: "embed_dim"}.get(kind, f"{member.side}_channels")
-        if blocks > 1 and member.indices != tuple(range(getattr(module, width))):
-            return 1, f"the blocks of {member.module} hold channels of several groups"
-        return blocks, ""
-    return 1, ""
+    Torch-Pruning 1.6.1 takes the readers as it happens to meet them, and after a cut it keeps the old offsets.
+    """
+    nodes, moved = graph.module2node.values(), False
+    for split in (node for node in nodes if node.type == tp.ops.OPTYPE.SPLIT):
+        ordered = sorted(split.outputs, key=partial(part_of, split))
+        moved |= ordered != split.outputs
+        split.outputs[:] = ordered
+        if None in (split.module.split_sizes or [None]):
+            split.module.split_sizes = parts_of(split)
+        split.module.offsets = [0, *accumulate(split.module.split_sizes)]
+    for node in nodes:
+        if moved and node.type == tp.ops.OPTYPE.CONCAT:
+            node.module.concat_sizes = None  # inferred from the wrong parts; inferred again on use

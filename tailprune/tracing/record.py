@@ -76,11 +76,22 @@ class Recording:
     out_shapes: tuple[tuple[int, ...], ...]
 
 
+class Interrupted(Exception):
+    """The forward pass raised `error` while `module` was running."""
+
+    def __init__(self, error: Exception, module: str) -> None:
+        super().__init__(str(error))
+        self.error, self.module = error, module
+
+
 def record(twin: nn.Module, inputs: Inputs) -> Recording:
     """Run the twin once and write down what ran, in order. Views are looked through; copies are operations."""
     recorder = _Recorder(twin, inputs)
     with running(twin), _following(twin, recorder), recorder:
-        outputs = twin(*inputs)
+        try:
+            outputs = twin(*inputs)
+        except Exception as error:
+            raise Interrupted(error, recorder.running[-1]) from error
     return Recording(
         operations=tuple(recorder.operations),
         called=frozenset(recorder.called),

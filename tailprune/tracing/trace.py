@@ -75,7 +75,7 @@ def _channel_group(group: CoupledChannels, reason: str, layers: set[str]) -> Cha
         id=group.id,
         width=group.width,
         granule=group.granule,
-        min_width=group.granule,
+        min_width=group.min_width,
         producers=tuple(module for module in group.producers if module in layers),
         consumers=tuple(module for module in group.consumers if module in layers),
         prunable=not reason,
@@ -120,7 +120,9 @@ def _dtype(model: nn.Module) -> str:
     found = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     name = str(found).removeprefix("torch.")
     if name not in DTYPES:
-        raise TraceError(f"Layers of {name} cannot be timed; convert the model to one of {', '.join(DTYPES)}.")
+        raise TraceError(
+            f"Layers of {name} cannot be timed, only those of {', '.join(DTYPES)}; convert model and inputs first, with .float()."
+        )
     return name
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..core.errors import TraceError
 from .masks import settle_masks
@@ -86,11 +89,33 @@ def _check(model: nn.Module, inputs: Inputs) -> None:
         raise TraceError(
             f"The example inputs must be a tensor or a tuple with a tensor in it, got {describe(inputs) or 'none'}."
         )
-    devices = {p.device for p in model.parameters()} | {x.device for x in tensors}
-    if len(devices) > 1:
-        raise TraceError(
-            f"Model and example inputs lie on several devices ({', '.join(sorted(map(str, devices)))}); move them to one."
-        )
+    held = {str(tensor.device) for tensor in (*model.parameters(), *model.buffers())}
+    given = {str(x.device) for x in tensors}
+    if len(held | given) > 1:
+        where = f"The model lies on {' and '.join(sorted(held))}, the example inputs on {' and '.join(sorted(given))}"
+        raise TraceError(f"{where}; move them to one device, such as inputs.to({min(held or given)!r}).")
+    for name, module in model.named_modules():
+        if tool := _reparametrised(module):
+            raise TraceError(
+                f"Layer {name or type(module).__name__} computes its weight anew in each forward pass ({tool}), so its channels "
+                f"cannot be taken out; make the weight an ordinary parameter first, with torch.nn.utils.{REMOVERS[tool]}."
+            )
+
+
+#: Reparametrisations by which PyTorch computes a weight -> what undoes them, keeping the weight as it is.
+REMOVERS = {
+    "weight_norm": "remove_weight_norm",
+    "spectral_norm": "remove_spectral_norm",
+    "parametrize": "parametrize.remove_parametrizations",
+}
+
+
+def _reparametrised(module: nn.Module) -> str:
+    """The name of what computes a weight of this module; masks of `torch.nn.utils.prune` are settled, not refused."""
+    if parametrize.is_parametrized(module):
+        return "parametrize"
+    hooks = {type(hook) for hook in module._forward_pre_hooks.values()}
+    return "weight_norm" if WeightNorm in hooks else "spectral_norm" if SpectralNorm in hooks else ""
 
 
 def _copy(model: nn.Module, inputs: Inputs, *, meta: bool) -> tuple[nn.Module, Inputs]:

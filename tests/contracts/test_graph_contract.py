@@ -108,7 +108,7 @@ def test_most_groups_are_prunable_and_the_others_say_why(net):
     name, _, graph = net
     assert all(bool(group.reason) != group.prunable for group in graph.groups)
     share = len(graph.prunable_groups) / len(graph.groups)
-    assert share >= {"shufflenet_v2_x0_5": 0.6, "tiny_vit": 0.5}.get(name, 0.9)
+    assert share >= {"shufflenet_v2_x0_5": 0.45, "tiny_vit": 0.5}.get(name, 0.9)
 
 
 def test_random_widths_give_the_channels_that_the_graph_foretells(net):

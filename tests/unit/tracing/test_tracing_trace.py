@@ -188,7 +188,7 @@ def test_a_grouped_convolution_gives_its_group_a_granule():
     model = nn.Sequential(nn.Conv2d(3, 12, 1), nn.Conv2d(12, 24, 3, groups=4), nn.ReLU(), nn.Conv2d(24, 2, 1))
     graph = trace_model(model, torch.zeros(1, 3, 6, 6))
     assert [(g.id, g.granule, g.min_width, list(g.grid)[:2]) for g in graph.groups[:2]] == [
-        ("0", 4, 4, [4, 8]), ("1", 4, 4, [4, 8])]  # fmt: skip
+        ("0", 4, 8, [8, 12]), ("1", 4, 8, [8, 12])]  # fmt: skip
     assert layer(graph, "1").shape_at({"0": 8, "1": 12, "3": 2}).conv_groups == 4
 
 
@@ -325,7 +325,7 @@ def test_equal_networks_have_equal_fingerprints_whatever_weights_and_batch():
         (nn.Conv2d(3, 4, 3), "image", "must be a tensor or a tuple with a tensor in it, got str"),
         (lambda x: x, torch.zeros(1), "Only a torch.nn.Module can be traced, got function"),
         (nn.Linear(3, 4).double(), torch.zeros(1, 3).double(), "Layers of float64 cannot be timed"),
-        (nn.Linear(3, 4), torch.zeros(1, 3, device="meta"), "lie on several devices (cpu, meta)"),
+        (nn.Linear(3, 4), torch.zeros(1, 3, device="meta"), "The model lies on cpu, the example inputs on meta"),
         (torch.jit.script(nn.Linear(3, 4)), torch.zeros(1, 3), "A scripted model cannot be traced"),
         (nn.ReLU(), torch.zeros(1, 3), "ReLU has no convolution or linear layer that runs"),
     ],
