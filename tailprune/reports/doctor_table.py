@@ -14,18 +14,20 @@ from .tables import _table
 def diagnosis_table(diagnosis: Diagnosis, *, most: int | None = None) -> Table:
     """One row per layer, those that waste most first, then the slowest; `most` leaves the rest to one line."""
     table = _table(
-        f"{escape(diagnosis.model)}: where the time goes",
+        f"{escape(diagnosis.model)}: where the time goes (µs)",
         caption=f"{diagnosis.kind}, {escape(diagnosis.origin)}; batch {diagnosis.batch}, {diagnosis.dtype}, "
         f"{diagnosis.memory_format}. Wasted: paid for the part of a step that the width does not use. Headroom: channels up to "
         "the edge, and what they cost.",
     )
-    table.add_column("layer", overflow="fold")
+    table.padding = (0, 1, 0, 0)  # eight columns in eighty characters
+    table.add_column("layer", overflow="fold", min_width=14)
     ranked = ranked_layers(diagnosis)
     for heading in finding_cells(ranked[0], diagnosis) if ranked else ():
         table.add_column(heading, justify="left" if heading == "bound by" else "right")
     for layer in ranked[:most]:
         style = "" if layer.wasted_us else "dim"
-        table.add_row(Text(layer.name), *finding_cells(layer, diagnosis).values(), style=style)
+        cells = [cell.replace(" µs", "") for cell in finding_cells(layer, diagnosis).values()]
+        table.add_row(Text(layer.name), *cells, style=style)
     if most is not None and (left := ranked[most:]):
         table.add_row(f"… {len(left)} more", style="dim")
     return table
@@ -40,12 +42,12 @@ def finding_cells(layer: LayerFinding, diagnosis: Diagnosis) -> dict[str, str]:
     shape = layer.shape
     dense = {} if diagnosis.dense_us is None else {"dense": microseconds(layer.dense_us, kind=layer.kind)}
     return {
-        "channels": f"{shape.in_channels:,} → {shape.out_channels:,}",
+        "channels": f"{shape.in_channels:,}→{shape.out_channels:,}",
         **dense,
         "now": microseconds(layer.latency_us, kind=layer.kind),
         "wasted": microseconds(layer.wasted_us, kind=layer.kind) if layer.wasted_us else "–",
         "step": _step(layer.place),
-        "headroom": _headroom(layer.place, layer.kind),
+        "headroom": _headroom(layer.place, layer),
         "bound by": layer.binding.bound + ("?" if layer.binding.kind == "modelled" else ""),
     }
 
@@ -55,10 +57,9 @@ def _step(place: Place | None) -> str:
     return "–" if place is None else f"{(place.edge_below or 0) + 1:,}..{place.edge_above:,}"
 
 
-def _headroom(place: Place | None, kind: str) -> str:
+def _headroom(place: Place | None, layer: LayerFinding) -> str:
     if place is None or place.on_edge:
-        return "–" if place is None else "on the edge"
-    cost = place.fill_us
-    if cost <= max(2 * place.noise_us, 0.005):  # what would print as 0.00 µs
+        return "–" if place is None else "on edge"
+    if place.fill_us <= max(2 * place.noise_us, 0.005):  # what would print as 0.00
         return f"{place.headroom:,} free"
-    return f"{place.headroom:,} for {microseconds(cost, kind=kind)}"
+    return f"{place.headroom:,} for {microseconds(place.fill_us, kind=layer.kind)}"

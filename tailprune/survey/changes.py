@@ -13,6 +13,11 @@ from .prices import Prices
 SIGMAS = 2.0
 #: A share of the network's latency too small to be called faster: it would print as 0.0 %.
 LEAST_SHARE = 0.0005
+#: Least share of a narrowing's saving that is wasted time, and that a widening must fall short of for it. One half: what
+#: it repairs outweighs what it prunes.
+REPAIR = 0.5
+#: Sums of latencies are exact to this; a step used by exactly one half is narrowed whatever the rounding.
+ROUNDING_US = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +61,13 @@ class Change:
 def single_changes(
     graph: ModelGraph, widths: Mapping[str, int], places: Iterable[Place], prices: Prices, *, network_us: float
 ) -> list[Change]:
-    """The better move of every group that is off its edge, most microseconds saved first.
+    """The move to suggest for every group that is off its edge, most microseconds saved first.
 
-    Allowed are the edge above where it costs nothing, and the edge below where at most half of the step is used and the
-    saving exceeds the noise: beyond half, narrowing would be more pruning, not a repair. Each is priced over all layers
-    that depend on the group. Moves between a measured and a modelled latency are left out.
+    Allowed are the edge above where it costs nothing, and the edge below where the saving exceeds the noise and at least
+    half of it is wasted time (on a flat step: where at most half of the step is used). Else narrowing would be more
+    pruning, not a repair. Of the two the one that saves more, but the edge above where it saves at least half as much: it
+    adds channels instead of taking them. Each is priced over all layers that depend on the group. Moves between a measured
+    and a modelled latency are left out.
     """
     found = []
     for place in places:
@@ -68,12 +75,13 @@ def single_changes(
         least = max(SIGMAS * place.noise_us, LEAST_SHARE * network_us)
         options = []
         for to in (place.edge_above, place.edge_below):
-            if to is None or place.on_edge or (to < place.width and place.used > 0.5):
+            if to is None or place.on_edge:
                 continue
             moved = {**widths, place.group: to}
             saved = prices.layers_us(layers, widths) - prices.layers_us(layers, moved)
             faster = saved > least
-            if prices.comparable(layers, widths, moved) and (faster if to < place.width else saved >= 0):
+            helps = saved >= 0 if to > place.width else faster and place.wasted_us >= REPAIR * saved - ROUNDING_US
+            if helps and prices.comparable(layers, widths, moved):
                 options.append(
                     Change(
                         group=place.group,
@@ -84,8 +92,8 @@ def single_changes(
                         faster=faster,
                     )
                 )
-        if options:
-            found.append(max(options, key=lambda change: (change.saved_us, change.to)))
+        if options:  # the edge above comes first
+            found.append(options[0] if options[0].saved_us >= REPAIR * options[-1].saved_us else options[-1])
     return sorted(found, key=lambda change: (-change.saved_us, -change.channels, change.group))
 
 

@@ -129,9 +129,7 @@ class Diagnosis:
     def _bounds(self) -> str:
         shares = {bound: us / self.latency_us for bound, us in self.us_by_bound.items()}
         if "unknown" in shares and len(shares) == 1:
-            return (
-                "What binds the layers is unknown from these latencies; name the device for the wave model's opinion."
-            )
+            return "What binds the layers is unknown: these latencies do not show it, and the wave model of a GPU was not asked."
         what = {
             "launch": "launching kernels, which no width shortens",
             "memory": "moving bytes",

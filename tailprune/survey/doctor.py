@@ -136,7 +136,7 @@ def _bind(
             return found
     if model is not None:
         return bound_by_model(model, shape)
-    return Binding(bound="unknown", evidence="no device named, and these latencies do not show it")
+    return Binding(bound="unknown", evidence="these latencies do not show it")
 
 
 def _weakest(kinds: set[LatencyKind]) -> LatencyKind:

@@ -47,6 +47,9 @@ class Payoff:
             return f"From which batch on pruning pays is unknown: {self.why}."
         tried = ", ".join(str(time.batch) for time in self.times)
         by = f"by the {self.origin}" if self.kind == "modelled" else f"by {self.origin}"
+        if len(self.times) == 1:
+            verb = "does not pay" if self.batch is None else "pays"
+            return f"At batch {tried}, the only one known, pruning {verb}: it saves {self.times[0].saving:.1%} ({by})."
         if self.batch is None:
             best = max(self.times, key=lambda time: time.saving)
             return (
@@ -54,9 +57,8 @@ class Payoff:
             )
         after = [str(time.batch) for time in self.times if time.batch > self.batch and time.saving < PAYS]
         but = f", though not at {', '.join(after)}" if after else ""
-        only = " That is the only batch known." if len(self.times) == 1 else ""
         first = next(time for time in self.times if time.batch == self.batch)
-        return f"Pruning pays from batch {self.batch} on ({first.saving:.0%} faster there{but}; {by}).{only}"
+        return f"Pruning pays from batch {self.batch} on ({first.saving:.0%} faster there{but}; {by})."
 
 
 def find_payoff(graph: ModelGraph, widths: Mapping[str, int], sources: Sequence[LatencySource]) -> Payoff:

@@ -64,6 +64,17 @@ def test_a_mostly_used_step_is_not_narrowed_but_filled():
     assert [(c.group, c.to, c.saved_us) for c in found.changes] == [("g0", 32, 0)]
 
 
+def test_adding_channels_is_preferred_where_it_saves_nearly_as_much():
+    source = FormulaSource(lambda shape: 5.0 + shape.out_channels / 8 + (6 if shape.out_channels % 8 else 0))
+    (change,) = diagnose(chain(64), {"g0": 41}, source).changes
+    assert (change.to, change.saved_us) == (48, 6 - 7 / 8)  # narrowing to 40 would save 6.125
+
+
+def test_a_long_slope_is_no_step_to_repair():
+    source = FormulaSource(lambda shape: 5.0 + shape.out_channels + (40 if shape.out_channels > 16 else 0))
+    assert diagnose(chain(64), {"g0": 40}, source).changes == ()
+
+
 def test_a_hardly_used_step_is_narrowed():
     (change,) = diagnose(chain(64), {"g0": 33}, FormulaSource(steps_of(16))).changes
     assert (change.to, change.saved_us) == (32, 10)
@@ -88,11 +99,18 @@ def brute_force(graph, source, widths):
             continue
         above = min(e for e in edges if e > at)
         below = max((e for e in edges if e < at), default=0)
-        options = [above] + ([below] if below and 2 * (at - below) <= above - below else [])
+        options = [above] + ([below] if below else [])
         saved = {to: cost(graph, source, widths) - cost(graph, source, {**widths, group.id: to}) for to in options}
-        good = [us for to, us in saved.items() if us >= 0 and (to > at or us > 0.0005 * cost(graph, source, widths))]
+        if below:
+            chord = saved[below] + (saved[above] - saved[below]) * (at - below) / (above - below)
+            if max(chord, 0) < saved[below] / 2 - 1e-9:  # how far the network lies above the line between both edges
+                del saved[below]
+        good = {
+            to: us for to, us in saved.items() if us >= 0 and (to > at or us > 0.0005 * cost(graph, source, widths))
+        }
         if good:
-            best[group.id] = max(good)
+            to = above if 2 * good.get(above, -1) >= max(good.values()) else max(good, key=good.get)
+            best[group.id] = good[to]
     return best
 
 
