@@ -1,6 +1,6 @@
 """Is a pruned network faster once it is snapped, at the same accuracy? The quickstart's network over 13 ratios.
 
-    python scripts/bench_snap.py [--device cpu] [--finetune 0.25 0.45 0.6]
+    python -m scripts.bench_snap [--device cpu] [--finetune 0.25 0.45 0.6]
 
 At each ratio: Torch-Pruning alone (magnitude, global), fixed multiples of 8, 16 and 32 that keep no less importance, and
 tailprune `faster`. All networks are measured interleaved in one run. At the ratios of --finetune host, tailprune and the
@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
-from pathlib import Path
 from statistics import median
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 

@@ -1,6 +1,6 @@
 """How long do a user's first steps take, and how much memory? Each in a fresh process, best of a few.
 
-    python scripts/bench_speed.py
+    python -m scripts.bench_speed
 
 Writes benchmarks/speed.csv and benchmarks/speed.json. "First call" includes imports; the others are inside one process.
 """
@@ -12,9 +12,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.record import figure, record
 

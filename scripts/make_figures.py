@@ -1,6 +1,6 @@
 """Draw the figures of README and docs from committed measurements: nothing here is measured, nothing made up.
 
-    python scripts/make_figures.py
+    python -m scripts.make_figures
 
 Reads benchmarks/cpu/quickstart-latency.csv.gz (the quickstart's latency table, `tailprune table export`),
 benchmarks/cpu/quickstart.plan.json (its plan) and benchmarks/snap.csv; writes docs/figures/.
@@ -9,13 +9,9 @@ benchmarks/cpu/quickstart.plan.json (its plan) and benchmarks/snap.csv; writes d
 from __future__ import annotations
 
 import csv
-import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 import torch
 
@@ -24,6 +20,7 @@ from recipes.models import slim_resnet
 from tailprune import reports
 from tailprune.tables import import_csv
 
+ROOT = Path(__file__).resolve().parents[1]
 BATCH = 8
 
 
