@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tailprune.core.artifact import write_text_atomically
-from tailprune.core.errors import FormatError, InvalidShape, MissingDependency
+from ..core.artifact import write_text_atomically
+from ..core.errors import FormatError, InvalidShape, MissingDependency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from tailprune.core.errors import InvalidShape
-from tailprune.core.protocols import LatencyKind
-
+from ..core.errors import InvalidShape
+from ..core.protocols import LatencyKind
 from .notation import change, microseconds, percent
 
 Role = Literal["dense", "host", "rival", "ours"]

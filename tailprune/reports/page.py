@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tailprune.core.artifact import write_text_atomically
-from tailprune.core.plan import WidthPlan
-from tailprune.steps import Staircase
-
+from ..core.artifact import write_text_atomically
+from ..core.plan import WidthPlan
+from ..steps import Staircase
 from .canvas import figure_svg
 from .comparison import Comparison, LayerTime, SweepPoint
 from .notation import change, microseconds, percent

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from tailprune.core.errors import MissingLatency
-from tailprune.core.plan import WidthPlan
-from tailprune.steps import Staircase
-
+from ..core.errors import MissingLatency
+from ..core.plan import WidthPlan
+from ..steps import Staircase
 from .canvas import BAND, FAINT, HOST, INK, OURS, ROLE_COLOR, drawing
 from .comparison import ComparisonRow, LayerTime, SweepPoint
 

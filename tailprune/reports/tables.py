@@ -9,9 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tailprune.core.plan import WidthPlan
-from tailprune.steps import Staircase
-
+from ..core.plan import WidthPlan
+from ..steps import Staircase
 from .comparison import Comparison, ComparisonRow
 from .notation import change, microseconds, percent, quantity
 
