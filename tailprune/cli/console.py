@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +16,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
+
+PANEL = "Output"
+Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.", rich_help_panel=PANEL)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """For whom a verb speaks."""
+
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.", rich_help_panel=PANEL)
+    ] = False
+    json: Json = False
 
 
 def print_json(body: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,22 +11,24 @@ from ..core.device import DeviceSpec
 from ..core.errors import InvalidShape
 from ..core.graph import ModelGraph
 from ..core.plan import WidthPlan
-from ..filling import measure_while
-from ..planning import choose_host
-from ..survey import Diagnosis, diagnose
+from ..survey import diagnose
 from ..waves import load_device
-from . import options as o
-from .console import note, out, print_json, progress, resumable, warn
-from .latency import Latency, here, open_latency
-from .models import LoadedModel, load_model, read_state
+from .console import PANEL, OutputOptions, note, out, print_json, warn
+from .grouped import grouped
+from .host import HostOptions, choose
+from .latency import LatencyOptions, here, open_latency
+from .models import NetworkOptions, load_model
+from .weights import read_state
 
 #: Layers shown on the terminal; `--all`, `--json` and the page have the others.
 SHOWN = 15
-_PRUNED = "Pruned widths (one of these; none: the network as it stands)"
+_PRUNED = "Pruned widths (one of these, or what a host pruner keeps; none: the network as it stands)"
 
 
+@grouped
 def doctor(
-    model: o.Model,
+    *,
+    network: NetworkOptions,
     plan_file: Annotated[
         Path | None,
         typer.Option("--plan", "-p", help="A plan that `tailprune plan` saved.", rich_help_panel=_PRUNED),
@@ -36,71 +37,51 @@ def doctor(
         Path | None,
         typer.Option(help="A checkpoint of the pruned network, whoever pruned it.", rich_help_panel=_PRUNED),
     ] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option(help="What an unrounded host leaves that removes this share.", rich_help_panel=_PRUNED),
-    ] = None,
-    device: o.Device = None,
-    table: o.Table = None,
-    scope: o.Scope = "global",
-    importance: o.Importance = "magnitude",
-    weights: o.Weights = None,
-    input_shape: o.InputShape = None,
-    batch: o.Batch = 1,
-    dtype: o.Dtype = "float32",
-    memory_format: o.MemoryFormat = "channels_last",
-    threads: o.Threads = 1,
-    seed: o.Seed = 0,
+    host: HostOptions,
+    latency: LatencyOptions,
     every: Annotated[bool, typer.Option("--all", help="Show every layer, not only the first.")] = False,
-    html: o.Html = None,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page here.", rich_help_panel=PANEL)] = None,
+    output: OutputOptions,
 ) -> None:
     """Say why a pruned network is not faster, and which three changes of width would help most.
 
-    The dense network is --model; what pruning left of it comes from --plan, --pruned-weights or --ratio. Without any of
-    these the network is judged as it stands. With --table and the cpu or cuda device it was measured on, what the table
-    lacks is measured; with --table and a GPU's name, that GPU's wave model says what binds each layer.
+    The dense network is --model; what pruning left of it comes from --plan, --pruned-weights, or a host pruner's --ratio,
+    --widths or --from-zeros. Without any of these the network is judged as it stands. With --table and the cpu or cuda
+    device it was measured on, what the table lacks is measured; with --table and a GPU's name, that GPU's wave model
+    says what binds each layer.
 
     Example: tailprune doctor -m torchvision:resnet50 --pruned-weights small.pt -d h200 -b 32 --dtype float16 --html why.html
     """
     from ..reports import diagnosis_table, write_doctor_page
 
-    given = [name for name, value in (("--plan", plan_file), ("--pruned-weights", pruned_weights), ("--ratio", ratio)) if value is not None]  # fmt: skip
+    files = {"--plan": plan_file, "--pruned-weights": pruned_weights}
+    given = [*(option for option, value in files.items() if value is not None), *host.given]
     if len(given) > 1:
         raise InvalidShape(f"The pruned widths come from one place, got {' and '.join(given)}; give one of them.")
-    latency = open_latency(device=device, table=table, threads=threads, quiet=quiet)
-    loaded = load_model(
-        model,
-        weights=weights,
-        input_shape=input_shape,
-        batch=batch,
-        dtype=dtype,
-        memory_format=memory_format,
-        seed=seed,
-    )
+    opened = open_latency(latency, quiet=output.quiet)
+    loaded = load_model(network, seed=host.seed)
     graph = loaded.trace()
-    notes = list(latency.notes)
-    if ratio is not None and loaded.weights == "random":
+    notes = list(opened.notes)
+    if host.ratio is not None and loaded.weights == "random":
         notes.append("weights are random, so which channels the host keeps means nothing; give --weights FILE")
-        warn(notes[-1], quiet=quiet)
+        warn(notes[-1], quiet=output.quiet)
     widths, came_from = None, "the network as it stands"
     if plan_file is not None:
         widths, came_from = _planned_widths(graph, plan_file), f"plan {plan_file.name}"
     elif pruned_weights is not None:
         widths, came_from = _read_widths(graph, pruned_weights), f"checkpoint {pruned_weights.name}"
-    elif ratio is not None:
-        widths = _host_widths(loaded, graph, ratio, scope=scope, importance=importance, seed=seed)
-        came_from = f"host at ratio {ratio}, {scope}, {importance}, weights {loaded.weights}"
-    found = _diagnose(graph, widths, latency, device=device, quiet=quiet)
+    elif host.given:
+        widths, came_from = choose(loaded, graph, host).host_widths, f"{_say(host)}, weights {loaded.weights}"
+    device = _known_device(latency)
+    found = opened.answer(lambda: diagnose(graph, widths, opened.source, device=device), quiet=output.quiet)
     for warning in found.warnings:
-        warn(warning, quiet=quiet)
+        warn(warning, quiet=output.quiet)
     if html is not None:
         write_doctor_page(
-            found, html, provenance={"widths": came_from, "model": model, "dense weights": loaded.weights}
+            found, html, provenance={"widths": came_from, "model": network.model, "dense weights": loaded.weights}
         )
-        note(f"page written to {html}", quiet=quiet)
-    if json:
+        note(f"page written to {html}", quiet=output.quiet)
+    if output.json:
         body: dict[str, Any] = {**found.to_dict(), "weights": loaded.weights, "widths_from": came_from}
         print_json({**body, "warnings": [*notes, *body["warnings"]]})
     else:
@@ -108,17 +89,11 @@ def doctor(
         print(found.summary())
 
 
-def _diagnose(
-    graph: ModelGraph, widths: Mapping[str, int] | None, latency: Latency, *, device: str | None, quiet: bool
-) -> Diagnosis:
-    """With the device at hand, what the table lacks is measured and the question asked again."""
-    known: DeviceSpec | None = None if device is None or here(device) else load_device(device)
-    if latency.table is None or latency.timer is None:
-        return diagnose(graph, widths, latency.source, device=known if latency.table is not None else None)
-    with progress("measuring what is missing", quiet=quiet) as report, resumable():
-        return measure_while(
-            latency.table, latency.timer, lambda: diagnose(graph, widths, latency.source), progress=report
-        )
+def _known_device(latency: LatencyOptions) -> DeviceSpec | None:
+    """The GPU whose wave model has opinions on what a table measured; without a table the model is the source itself."""
+    if latency.table is None or latency.device is None or here(latency.device):
+        return None
+    return load_device(latency.device)
 
 
 def _planned_widths(graph: ModelGraph, path: Path) -> dict[str, int]:
@@ -133,10 +108,9 @@ def _read_widths(graph: ModelGraph, path: Path) -> dict[str, int]:
     return read_widths(graph, read_state(path))
 
 
-def _host_widths(
-    loaded: LoadedModel, graph: ModelGraph, ratio: float, *, scope: str, importance: str, seed: int
-) -> dict[str, int]:
-    from ..pruning import score_channels
-
-    scores = choose_host(score_channels(loaded.module, graph, importance, seed=seed), ratio, scope=scope)  # type: ignore[arg-type]
-    return {group.group: group.host_width for group in scores.groups}
+def _say(host: HostOptions) -> str:
+    if host.widths is not None:
+        return f"host's widths in {host.widths.name}"
+    if host.from_zeros is not None:
+        return f"zeros in the weights, at threshold {host.from_zeros:g}"
+    return f"host at ratio {host.ratio}, {host.scope}, {host.importance}"

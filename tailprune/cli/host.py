@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+import typer
 
 from ..core.errors import FormatError, InvalidShape
 from ..core.graph import ModelGraph
@@ -13,32 +16,62 @@ from ..core.scores import ChannelScores
 from ..planning import Scope, choose_host
 from .models import LoadedModel
 
+PANEL = "Host pruner"
+Seed = Annotated[int, typer.Option(help="Seed of random weights and scores.", rich_help_panel=PANEL)]
 
-def choose(
-    loaded: LoadedModel,
-    graph: ModelGraph,
-    *,
-    ratio: float | None,
-    widths: Path | None,
-    from_zeros: float | None,
-    importance: str,
-    scope: str,
-    seed: int,
-) -> ChannelScores:
+
+@dataclass(frozen=True, kw_only=True)
+class HostOptions:
+    """What the host keeps: by one of `ratio`, `widths` and `from_zeros`."""
+
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of channels the host removes; 0.5 for a plan if none of these is given.", rich_help_panel=PANEL
+        ),
+    ] = None
+    widths: Annotated[
+        Path | None,
+        typer.Option(
+            help="The host's own choice instead of a ratio: JSON of layer: channels kept, or share removed.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    from_zeros: Annotated[
+        float | None,
+        typer.Option(
+            metavar="THRESHOLD",
+            help="The host has zeroed channels in --weights: those with a norm of at most THRESHOLD (0 for exact zeros) go.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    scope: Annotated[str, typer.Option(help="Where the host ranks: global or local.", rich_help_panel=PANEL)] = "global"
+    importance: Annotated[
+        str, typer.Option(help="Score of a channel: magnitude, bn_scale or random.", rich_help_panel=PANEL)
+    ] = "magnitude"
+    seed: Seed = 0
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The options, of those that exclude each other, that were given."""
+        options = {"--ratio": self.ratio, "--widths": self.widths, "--from-zeros": self.from_zeros}
+        return tuple(option for option, value in options.items() if value is not None)
+
+
+def choose(loaded: LoadedModel, graph: ModelGraph, host: HostOptions) -> ChannelScores:
     """What the host keeps: by widths from a file, by the zeros in the weights, or a share of the channels by their scores."""
     from ..pruning import check_ratio, host_from_widths, host_from_zeros, score_channels
 
-    options = {"--ratio": ratio, "--widths": widths, "--from-zeros": from_zeros}
-    given = [option for option, value in options.items() if value is not None]
-    if len(given) > 1:
-        raise InvalidShape(f"{' and '.join(given)} each say what the host keeps; give one of them.")
-    if widths is not None:
-        return host_from_widths(loaded.module, graph, read_widths(widths), importance=importance, seed=seed)
-    if from_zeros is not None:
-        return host_from_zeros(loaded.module, graph, from_zeros, importance=importance)
-    share = 0.5 if ratio is None else ratio
+    if len(host.given) > 1:
+        raise InvalidShape(f"{' and '.join(host.given)} each say what the host keeps; give one of them.")
+    module, importance = loaded.module, host.importance
+    if host.widths is not None:
+        return host_from_widths(module, graph, read_widths(host.widths), importance=importance, seed=host.seed)
+    if host.from_zeros is not None:
+        return host_from_zeros(module, graph, host.from_zeros, importance=importance)
+    share = 0.5 if host.ratio is None else host.ratio
     check_ratio(share)
-    return choose_host(score_channels(loaded.module, graph, importance, seed=seed), share, scope=cast(Scope, scope))
+    return choose_host(score_channels(module, graph, importance, seed=host.seed), share, scope=cast(Scope, host.scope))
 
 
 def read_widths(path: Path) -> dict[str, float]:

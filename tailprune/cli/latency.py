@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
 
 from ..core.errors import InvalidShape, TableError
 from ..core.protocols import FirstOf, LatencySource, LayerTimer
+from ..filling import measure_while
 from ..tables import LatencyTable, shipped_table
 from ..waves import SimulatedTimer, WaveModel, load_device
-from .console import warn
+from .console import progress, resumable, warn
+
+Decision = TypeVar("Decision")
+
+PANEL = "Latency"
+Threads = Annotated[int, typer.Option(help="CPU threads to time with.", rich_help_panel=PANEL)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyOptions:
+    """A table, a device, or both: then what the table lacks can be measured."""
+
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            "-d",
+            help="cpu, cuda, or a GPU's name for the wave model (see `tailprune table devices`).",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", "-t", help="A latency table that `tailprune measure` filled.", rich_help_panel=PANEL),
+    ] = None
+    threads: Threads = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +51,28 @@ class Latency:
     timer: LayerTimer | None = None
     notes: tuple[str, ...] = ()
 
+    def answer(self, decide: Callable[[], Decision], *, quiet: bool) -> Decision:
+        """What `decide` says of the source; with the device at hand, what the table lacks is measured for it."""
+        if self.table is None or self.timer is None:
+            return decide()
+        with progress("measuring what is missing", quiet=quiet) as report, resumable():
+            return measure_while(self.table, self.timer, decide, progress=report)
+
 
 def here(device: str | None) -> bool:
     """Whether a device name means this machine, not a GPU known by its datasheet."""
     return device is not None and device.partition(":")[0] in ("cpu", "cuda")
 
 
-def open_latency(*, device: str | None, table: Path | None, threads: int, quiet: bool) -> Latency:
+def open_latency(options: LatencyOptions, *, quiet: bool) -> Latency:
     """A table, a table plus the device it belongs to, or the wave model of a known GPU."""
+    device, table = options.device, options.table
     if device is None and table is None:
         raise InvalidShape(
             "Latencies come from --table FILE, or from --device NAME for a GPU the wave model knows; give one."
         )
     if table is not None:
-        timer = make_timer(device, threads=threads) if here(device) else None
+        timer = make_timer(device, threads=options.threads) if here(device) else None
         if timer is None and not table.exists():
             raise TableError(f"Latency table {table} does not exist; fill one with `tailprune measure`.")
         opened = LatencyTable.open(table, environment=timer.environment if timer else None)

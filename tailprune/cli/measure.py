@@ -11,14 +11,17 @@ import typer
 from ..core.errors import UnstableMeasurement
 from ..filling import fill_table, shard_of
 from ..tables import LatencyTable
-from . import options as o
-from .console import note, print_json, progress, resumable, warn
-from .latency import make_timer
-from .models import load_model
+from .console import OutputOptions, note, print_json, progress, resumable, warn
+from .grouped import grouped
+from .host import Seed
+from .latency import Threads, make_timer
+from .models import NetworkOptions, load_model
 
 
+@grouped
 def measure(
-    model: o.Model,
+    *,
+    network: NetworkOptions,
     table: Annotated[
         Path,
         typer.Option(
@@ -27,12 +30,7 @@ def measure(
     ],
     device: Annotated[str, typer.Option("--device", "-d", help="cpu or cuda.")] = "cpu",
     simulate: Annotated[str | None, typer.Option(help="A GPU's name: simulate it with the wave model instead.")] = None,
-    weights: o.Weights = None,
-    input_shape: o.InputShape = None,
-    batch: o.Batch = 1,
-    dtype: o.Dtype = "float32",
-    memory_format: o.MemoryFormat = "channels_last",
-    threads: o.Threads = 1,
+    threads: Threads = 1,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -40,9 +38,8 @@ def measure(
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if any shape did not settle.")] = False,
-    seed: o.Seed = 0,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
+    seed: Seed = 0,
+    output: OutputOptions,
 ) -> None:
     """Time every layer of a network against its channel counts, on this device.
 
@@ -51,24 +48,21 @@ def measure(
     Example: tailprune measure -m torchvision:resnet18 -d cpu -b 8 -t resnet18.db
     """
     timer = make_timer(device, threads=threads, simulate=simulate, seed=seed)
-    loaded = load_model(
-        model, weights=weights, input_shape=input_shape, batch=batch, dtype=dtype, memory_format=memory_format
-    )
-    graph = loaded.trace()
+    graph = load_model(network).trace()
     note(
         f"{graph.model}: {len(graph.layers)} layers, {len(graph.prunable_groups)} prunable channel groups; {timer.environment}",
-        quiet=quiet,
+        quiet=output.quiet,
     )
     with (
         LatencyTable.open(table, environment=timer.environment) as opened,
-        progress("measuring", quiet=quiet) as report,
+        progress("measuring", quiet=output.quiet) as report,
         resumable(),
     ):
         for warning in opened.warnings:
-            warn(warning, quiet=quiet)
+            warn(warning, quiet=output.quiet)
         filled = fill_table(opened, graph, timer, groups=_groups(graph.prunable_groups, shard), progress=report)
         shapes, unstable = len(opened), len(opened.unstable_shapes)
-    if json:
+    if output.json:
         print_json(
             {
                 "table": str(table),

@@ -1,4 +1,4 @@
-"""`--model` and its companions: how a network is named on the command line, and where its weights come from."""
+"""`--model` and its companions: how a network is named on the command line, and what it is planned for."""
 
 from __future__ import annotations
 
@@ -7,29 +7,64 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..core.errors import FormatError, InvalidShape, MissingDependency
+import typer
+
+from ..core.errors import InvalidShape, MissingDependency
 from ..core.graph import ModelGraph
+from .weights import load_weights
 
 if TYPE_CHECKING:
     import torch
 
 #: What torchvision's own preprocessing feeds its classifiers; other models say so with --input-shape.
 DEFAULT_INPUT = (3, 224, 224)
+PANEL = "Model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Which network, and what it is planned for."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="torchvision:NAME, timm:NAME or path/to/file.py:build.",
+            rich_help_panel=PANEL,
+            show_default=False,
+        ),
+    ]
+    weights: Annotated[
+        Path | None, typer.Option(help="Safetensors or a state dict; random weights otherwise.", rich_help_panel=PANEL)
+    ] = None
+    input_shape: Annotated[
+        str | None,
+        typer.Option(help="channels,rows,columns of one image; 3,224,224 if not given.", rich_help_panel=PANEL),
+    ] = None
+    batch: Annotated[int, typer.Option("--batch", "-b", help="Images per call.", rich_help_panel=PANEL)] = 1
+    dtype: Annotated[str, typer.Option(help="float32, tf32, float16, bfloat16 or int8.", rich_help_panel=PANEL)] = (
+        "float32"
+    )
+    memory_format: Annotated[str, typer.Option(help="channels_last or contiguous.", rich_help_panel=PANEL)] = (
+        "channels_last"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network ready to be traced: float32, eval mode, batch 1; batch, dtype and layout are those asked for."""
+    """A network ready to be traced: float32, eval mode, batch 1; its options say the batch, dtype and layout asked for."""
 
-    name: str
+    options: NetworkOptions
     module: torch.nn.Module
     input_shape: tuple[int, ...]
-    batch: int
-    dtype: str
-    memory_format: str
-    weights: str  # a file's name, or "random"
+
+    @property
+    def weights(self) -> str:
+        """A file's name, or "random"."""
+        return self.options.weights.name if self.options.weights else "random"
 
     def example(self, batch: int = 1) -> torch.Tensor:
         import torch
@@ -39,38 +74,22 @@ class LoadedModel:
     def trace(self) -> ModelGraph:
         from ..tracing import trace_model
 
-        graph = trace_model(self.module, self.example(), name=self.name)
-        return graph.at_batch(self.batch, dtype=self.dtype, memory_format=self.memory_format)
+        asked = self.options
+        graph = trace_model(self.module, self.example(), name=asked.model)
+        return graph.at_batch(asked.batch, dtype=asked.dtype, memory_format=asked.memory_format)
 
 
-def load_model(
-    spec: str,
-    *,
-    weights: Path | None,
-    input_shape: str | None,
-    batch: int,
-    dtype: str,
-    memory_format: str,
-    seed: int = 0,
-) -> LoadedModel:
-    """The network a spec names: `torchvision:NAME`, `timm:NAME` or `path/to/file.py:build`."""
+def load_model(options: NetworkOptions, *, seed: int = 0) -> LoadedModel:
+    """The network the options name: `torchvision:NAME`, `timm:NAME` or `path/to/file.py:build`."""
     import torch
 
-    if batch < 1:
-        raise InvalidShape(f"--batch must be at least 1, got {batch}.")
+    if options.batch < 1:
+        raise InvalidShape(f"--batch must be at least 1, got {options.batch}.")
     torch.manual_seed(seed)
-    module = _builder(spec)().eval()
-    if weights is not None:
-        _load_weights(module, weights, spec)
-    return LoadedModel(
-        name=spec,
-        module=module,
-        input_shape=_input_shape(input_shape, spec),
-        batch=batch,
-        dtype=dtype,
-        memory_format=memory_format,
-        weights=weights.name if weights else "random",
-    )
+    module = _builder(options.model)().eval()
+    if options.weights is not None:
+        load_weights(module, options.weights, options.model)
+    return LoadedModel(options=options, module=module, input_shape=_input_shape(options.input_shape, options.model))
 
 
 def _builder(spec: str) -> Callable[[], Any]:
@@ -115,45 +134,6 @@ def _from_file(path: Path, function: str) -> Callable[[], Any]:
         raise InvalidShape(f"{path} has no function {function!r}; it has {', '.join(functions[:8]) or 'none'}.")
     build: Callable[[], Any] = getattr(module, function)
     return build
-
-
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from safetensors or torch.save; pickled objects are never run."""
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise FormatError(f"Weights file {path} does not exist.") from error
-    except Exception as error:
-        raise FormatError(
-            f"Weights file {path} cannot be read as tensors only ({type(error).__name__}); save a state dict or safetensors."
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise FormatError(f"Weights file {path} holds no state dict; save `model.state_dict()`.")
-    return {k.removeprefix("module."): v for k, v in state.items()}
-
-
-def _load_weights(module: torch.nn.Module, path: Path, spec: str) -> None:
-    """Strictly: every key of the model, and no other."""
-    state = read_state(path)
-    own = module.state_dict()
-    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
-    wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
-    if missing or extra or wrong:
-        parts = [
-            f"{len(keys)} {what} ({', '.join(keys[:3])})"
-            for what, keys in (("missing", missing), ("unknown", extra), ("of another size", wrong))
-            if keys
-        ]
-        raise FormatError(f"Weights file {path} is not of {spec}: keys {'; '.join(parts)}.")
-    module.load_state_dict(state)
 
 
 def _input_shape(text: str | None, spec: str) -> tuple[int, ...]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
+
+import typer
 
 from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.scores import ChannelScores
-from ..filling import measure_missing
-from ..planning import Goal, Policy, candidate_widths, plan_widths, required_shapes
-from .console import progress, resumable, warn
-from .host import choose
+from ..planning import Goal, Policy, plan_widths
+from .console import warn
+from .host import PANEL, HostOptions, choose
 from .latency import Latency
 from .models import LoadedModel
 
@@ -24,36 +24,44 @@ class Planned:
     plan: WidthPlan
 
 
+@dataclass(frozen=True, kw_only=True)
+class GoalOptions:
+    """Which widths may be chosen around the host's, and what makes one choice better than another."""
+
+    goal: Annotated[
+        str,
+        typer.Option(
+            help="faster: least latency at no less importance; better: most importance at no more latency.",
+            rich_help_panel=PANEL,
+        ),
+    ] = "faster"
+    reach: Annotated[int, typer.Option(help="How many step edges a group may move.", rich_help_panel=PANEL)] = 1
+    policy: Annotated[str, typer.Option(help="snap, shrink, grow, nearest or reallocate.", rich_help_panel=PANEL)] = (
+        "snap"
+    )
+    budget: Annotated[str | None, typer.Option(help="60%, 1800us, 1.8ms or host.", rich_help_panel=PANEL)] = None
+
+
 def make_plan(
-    loaded: LoadedModel,
-    latency: Latency,
-    *,
-    importance: str,
-    ratio: float | None,
-    widths: Path | None,
-    from_zeros: float | None,
-    scope: str,
-    seed: int,
-    policy: str,
-    goal: str,
-    reach: int,
-    budget: str | None,
-    quiet: bool,
+    loaded: LoadedModel, latency: Latency, host: HostOptions, options: GoalOptions, *, quiet: bool
 ) -> Planned:
     """Trace, score, let the host choose, and snap; what the table lacks is measured where a device is given."""
-    limit = Budget.parse(budget) if budget else None
+    budget = Budget.parse(options.budget) if options.budget else None
     graph = loaded.trace()
-    scores = choose(
-        loaded, graph, ratio=ratio, widths=widths, from_zeros=from_zeros, importance=importance, scope=scope, seed=seed
-    )
-    if latency.timer is not None and latency.table is not None:
-        with progress("measuring what is missing", quiet=quiet) as report, resumable():
-            candidates = candidate_widths(graph, scores, latency.source, policy=cast(Policy, policy), reach=reach)
-            measure_missing(latency.table, required_shapes(graph, candidates.widths), latency.timer, progress=report)
-    plan = plan_widths(
-        graph, scores, latency=latency.source, policy=cast(Policy, policy), goal=cast(Goal, goal),
-        reach=reach, budget=limit,
-    )  # fmt: skip
+    scores = choose(loaded, graph, host)
+
+    def decide() -> WidthPlan:
+        return plan_widths(
+            graph,
+            scores,
+            latency=latency.source,
+            policy=cast(Policy, options.policy),
+            goal=cast(Goal, options.goal),
+            reach=options.reach,
+            budget=budget,
+        )
+
+    plan = latency.answer(decide, quiet=quiet)
     if loaded.weights == "random":
         warn("weights are random, so the scores mean nothing; give --weights FILE for a plan to use", quiet=quiet)
     for warning in plan.warnings:

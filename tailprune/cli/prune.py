@@ -9,16 +9,19 @@ import typer
 
 from ..core.errors import InvalidShape, TailpruneError
 from ..core.plan import WidthPlan
-from . import options as o
-from .console import note, print_json, warn
-from .latency import open_latency
-from .models import load_model
+from .console import OutputOptions, note, print_json, warn
+from .grouped import grouped
+from .host import HostOptions
+from .latency import LatencyOptions, open_latency
+from .models import NetworkOptions, load_model
 from .plan import plan_body
-from .planned import make_plan
+from .planned import GoalOptions, make_plan
 
 
+@grouped
 def prune(
-    model: o.Model,
+    *,
+    network: NetworkOptions,
     save_to: Annotated[
         Path,
         typer.Option(
@@ -28,29 +31,13 @@ def prune(
     plan_file: Annotated[
         Path | None, typer.Option("--plan", "-p", help="A plan that `tailprune plan` saved; planned here otherwise.")
     ] = None,
-    device: o.Device = None,
-    table: o.Table = None,
-    ratio: o.Ratio = None,
-    widths: o.Widths = None,
-    from_zeros: o.FromZeros = None,
-    scope: o.Scope = "global",
-    importance: o.Importance = "magnitude",
-    goal: o.Goal = "faster",
-    reach: o.Reach = 1,
-    policy: o.Policy = "snap",
-    budget: o.BudgetText = None,
-    weights: o.Weights = None,
-    input_shape: o.InputShape = None,
-    batch: o.Batch = 1,
-    dtype: o.Dtype = "float32",
-    memory_format: o.MemoryFormat = "channels_last",
-    threads: o.Threads = 1,
-    seed: o.Seed = 0,
+    latency: LatencyOptions,
+    host: HostOptions,
+    goal: GoalOptions,
     onnx: Annotated[
         Path | None, typer.Option("--export", help="Also write an ONNX file here, checked with onnxruntime.")
     ] = None,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
+    output: OutputOptions,
 ) -> None:
     """Remove the channels a plan leaves out, check the result against the original, and write a checkpoint.
 
@@ -58,26 +45,16 @@ def prune(
     """
     from ..pruning import apply_plan, export_onnx, save_pruned, verify_pruned
 
-    loaded = load_model(
-        model,
-        weights=weights,
-        input_shape=input_shape,
-        batch=batch,
-        dtype=dtype,
-        memory_format=memory_format,
-        seed=seed,
-    )
+    loaded = load_model(network, seed=host.seed)
     if plan_file is not None:
-        if device is not None or table is not None:
+        if latency.device is not None or latency.table is not None:
             raise InvalidShape("--plan already decides the widths; drop --device and --table, or drop --plan.")
         plan, body = WidthPlan.load(plan_file), {"plan": str(plan_file), "weights": loaded.weights}
         if loaded.weights == "random":
-            warn("weights are random; give --weights FILE", quiet=quiet)
+            warn("weights are random; give --weights FILE", quiet=output.quiet)
     else:
-        latency = open_latency(device=device, table=table, threads=threads, quiet=quiet)
-        planned = make_plan(
-            loaded, latency, importance=importance, ratio=ratio, widths=widths, from_zeros=from_zeros, scope=scope, seed=seed, policy=policy, goal=goal, reach=reach, budget=budget, quiet=quiet
-        )  # fmt: skip
+        opened = open_latency(latency, quiet=output.quiet)
+        planned = make_plan(loaded, opened, host, goal, quiet=output.quiet)
         plan, body = planned.plan, plan_body(planned, loaded.weights)
     small = apply_plan(loaded.module, plan)
     verified = verify_pruned(loaded.module, small, plan, loaded.example())
@@ -86,12 +63,12 @@ def prune(
     save_pruned(small, plan, save_to)
     note(
         f"checkpoint written to {save_to}; load it with tailprune.load_pruned(your_model, {save_to.name!r})",
-        quiet=quiet,
+        quiet=output.quiet,
     )
     if onnx is not None:
         export_onnx(small, loaded.example(), onnx)
-        note(f"ONNX written to {onnx}", quiet=quiet)
-    if json:
+        note(f"ONNX written to {onnx}", quiet=output.quiet)
+    if output.json:
         print_json(
             {
                 **body,

@@ -20,16 +20,15 @@ from ..tables import (
     shipped_environments,
 )
 from ..waves import known_devices, load_device
-from . import options as o
-from .console import note, out, print_json, warn
-from .latency import here, make_timer
+from .console import Json, note, out, print_json, warn
+from .latency import Threads, here, make_timer
 
 app = typer.Typer(help="Look into latency tables, check them, move them about.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="A latency table.", show_default=False)]
 
 
 @app.command()
-def info(file: File, json: o.Json = False) -> None:
+def info(file: File, json: Json = False) -> None:
     """What a table holds, and where it was measured."""
     with LatencyTable.open(file, create=False, read_only=True) as table:
         described, environment = describe_table(table).as_dict(), table.environment.as_dict()
@@ -48,8 +47,8 @@ def check(
         str | None, typer.Option("--device", "-d", help="cpu or cuda: also re-time a few entries here.")
     ] = None,
     count: Annotated[int, typer.Option(help="How many entries to re-time.")] = 12,
-    threads: o.Threads = 1,
-    json: o.Json = False,
+    threads: Threads = 1,
+    json: Json = False,
 ) -> None:
     """Is a table sound, and does it still hold on this device? Exits with 1 if not."""
     with LatencyTable.open(file, create=False, read_only=True) as table:
@@ -89,7 +88,7 @@ def merge_files(
 
 @app.command("diff")
 def diff_files(
-    a: File, b: File, json: o.Json = False, most: Annotated[int, typer.Option(help="Rows to show.")] = 20
+    a: File, b: File, json: Json = False, most: Annotated[int, typer.Option(help="Rows to show.")] = 20
 ) -> None:
     """Shape by shape, how far two tables differ."""
     with (
@@ -140,7 +139,7 @@ def import_file(csv: Annotated[Path, typer.Argument(help="CSV that `table export
 
 
 @app.command()
-def devices(json: o.Json = False) -> None:
+def devices(json: Json = False) -> None:
     """GPUs that --device and --simulate know, and the tables that come with tailprune."""
     specs = [load_device(name) for name in known_devices()]
     shipped = [str(environment) for environment in shipped_environments()]

@@ -142,3 +142,25 @@ def test_bad_input_gets_one_sentence_and_the_right_code(cli, tiny, tmp_path, arg
     assert said in " ".join(ran.err.split())
     assert "Traceback" not in ran.err
     assert ran.out == ""
+
+
+def test_widths_of_another_pipeline_are_diagnosed_whatever_the_weights(cli, tiny, tmp_path):
+    (tmp_path / "widths.json").write_text('{"0": 17, "3": 33}')
+    ran = cli("doctor", "-m", tiny, "--widths", tmp_path / "widths.json", *H200, *SHAPE, "--json")
+    found = body(ran)
+    assert found["widths"] == {"0": 17, "3": 33, "8": 10}
+    assert found["widths_from"] == "host's widths in widths.json, weights random"
+    assert found["warnings"] == [] and ran.err == ""
+
+
+def test_zeros_in_the_weights_are_diagnosed(cli, tiny, tmp_path):
+    net = built(tiny)
+    with torch.no_grad():
+        net[0].weight[[1, 5, 7]] = 0
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    args = ("doctor", "-m", tiny, "--weights", tmp_path / "w.pt", *H200, *SHAPE)
+    found = body(cli(*args, "--from-zeros", "0", "--json"))
+    assert (found["widths"]["0"], found["widths"]["3"]) == (21, 40)
+    assert found["widths_from"] == "zeros in the weights, at threshold 0, weights w.pt"
+    both = cli(*args, "--from-zeros", "0", "--ratio", "0.5")
+    assert both.code == 1 and "got --ratio and --from-zeros; give one" in " ".join(both.err.split())
