@@ -27,7 +27,7 @@ class Ink:
     dark: Annotated[bool, typer.Option("--dark")] = False
 
 
-Seen = tuple[Sizes, Ink, "Path | None"]
+Seen = tuple[Sizes, Ink, Path | None]
 
 
 @pytest.fixture

@@ -128,3 +128,18 @@ def test_a_plan_file_and_a_device_contradict(cli, tiny, tmp_path):
     ran = cli("prune", "-m", tiny, "-d", "h200", "-p", tmp_path / "p.json", "-o", tmp_path / "s.safetensors")
     assert ran.code == 1
     assert "drop --device" in ran.err
+
+
+def test_what_the_table_lacks_is_measured_where_the_device_is_at_hand(cli, tiny, tmp_path, monkeypatch):
+    timer = tailprune.SimulatedTimer(tailprune.load_device("h200"))
+    monkeypatch.setattr("tailprune.cli.latency.make_timer", lambda device, *, threads: timer)
+    args = ("plan", "-m", tiny, *SMALL, "-t", tmp_path / "t.db", "--json")
+    planned = body(cli(*args, "-d", "cpu"))
+    assert planned["latency_kind"] in ("measured", "held")
+    with tailprune.LatencyTable.open(tmp_path / "t.db") as table:
+        measured = len(table)
+    assert measured > 10
+    assert body(cli(*args)) == planned  # nothing is lacking any more, so no device is needed
+    assert body(cli(*args, "-d", "cpu")) == planned
+    with tailprune.LatencyTable.open(tmp_path / "t.db") as table:
+        assert len(table) == measured
