@@ -38,7 +38,7 @@ setup(
         "scipy>=1.11",
         "networkx>=3.0",
         "safetensors>=0.4",
-        "typer>=0.12",
+        "typer>=0.12.4",
         "rich>=13",
         "matplotlib>=3.8",
         "jinja2>=3.1",
