@@ -54,7 +54,7 @@ def main() -> None:
     start = time.perf_counter()
     found = tailprune.measure_while(table, timer, lambda: tailprune.diagnose(graph, widths, table))
     seconds = time.perf_counter() - start
-    print(found, flush=True)
+    print(found.summary(), flush=True)
 
     scores = wrapped.scores
     advised = {**widths, **{change.group: change.to for change in found.changes}}

@@ -31,7 +31,7 @@ def staircase(group: str) -> None:
     graph = tailprune.trace_model(slim_resnet(1), images)
     found = tailprune.detect_steps(tailprune.group_curve(graph, group, table))
     choice = plan.by_group[group]
-    title = f"{group}: latency against width, batch {BATCH}, float32, {table.environment.device}"
+    title = f"{group} on {table.environment.device}, batch {BATCH}"
     figure = reports.plot_staircase(found, marks={"host": choice.host, "tailprune": choice.width}, title=title)
     reports.save_figure(figure, ROOT / "docs/figures/staircase.png", alt=title)
 
@@ -46,7 +46,7 @@ def sweep() -> None:
         reports.SweepPoint(ratio=ratio, method=name, measured_us=median(us), role=roles.get(name, "rival"))
         for (ratio, name), us in times.items()
     ]
-    title = "whole network, measured interleaved, at no less importance than the host"
+    title = "at no less importance than the host"
     figure = reports.plot_ratio_sweep(points, title=title)
     reports.save_figure(figure, ROOT / "docs/figures/sweep.png", alt=title)
 
