@@ -452,7 +452,8 @@ def test_removing_zeros_changes_nothing(seed: int, data) -> None:
     ]
     with torch.no_grad():
         for (conv, norm), width in places:
-            rows = data.draw(st.lists(st.integers(0, width - 2), unique=True))
+            # two stay: a depthwise convolution of one channel is an ordinary one to whoever traces it afresh
+            rows = data.draw(st.lists(st.integers(0, width - 3), unique=True))
             kind = data.draw(st.sampled_from(["filter", "norm", "both", "scale"]))
             if kind in ("filter", "both"):
                 conv.weight[rows] = 0
