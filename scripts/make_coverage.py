@@ -41,6 +41,8 @@ TIMM = (
     "mobilenetv3_large_100", "mobilenetv4_conv_small", "efficientnet_lite0", "tf_efficientnetv2_s", "ghostnet_100",
     "rexnet_100", "dla34", "hrnet_w18", "cspdarknet53", "convnext_tiny", "repvgg_a0", "densenet121", "xception41",
 )  # fmt: skip
+#: What differs between places that fall short for the same reason: names of layers, and sizes.
+NAMES = re.compile(r"\w+(\.\w+)+|\b\d+\b|\w*\d\w*")
 FIELDS = (
     "model", "family", "parameters", "image", "groups", "prunable", "layers", "untraced", "untraced_reasons",
     "fixed_reasons", "moved", "host_us", "plan_us", "status", "run_image", "out_shape", "verified", "trace_s", "plan_s",
@@ -74,9 +76,12 @@ def build(spec: str) -> tuple[Any, str, int]:
         import torchvision
 
         builder = torchvision.models.get_model_builder(name)
-        options = {"init_weights": True} if name == "googlenet" else {"init_weights": False} if name == "inception_v3" else {}
+        options = (
+            {"init_weights": True} if name == "googlenet" else {"init_weights": False} if name == "inception_v3" else {}
+        )
         model = builder(weights=None, **options)
-    side = next((w.transforms().crop_size[0] for w in torchvision.models.get_model_weights(name)), 224)
+    crops = [weights.transforms().crop_size[0] for weights in torchvision.models.get_model_weights(name)]
+    side = getattr(model, "image_size", crops[0] if crops else 224)
     return model.eval(), builder.__module__.rpartition(".")[2], side
 
 
@@ -120,12 +125,13 @@ def gathered(entries: Iterable[str]) -> str:
     first: dict[str, str] = {}
     for entry in entries:
         place, _, why = entry.partition(": ")
-        key = re.sub(r"[\w.]*\d[\w.]*", "#", why)
+        key = NAMES.sub("N", why)
         places.setdefault(key, []).append(place)
         first.setdefault(key, why)
     ordered = sorted(places, key=lambda key: -len(places[key]))
     return " | ".join(
-        f"{places[key][0]}{f' and {len(places[key]) - 1} like it' if len(places[key]) > 1 else ''}: {first[key]}" for key in ordered
+        f"{places[key][0]}{f' and {len(places[key]) - 1} like it' if len(places[key]) > 1 else ''}: {first[key]}"
+        for key in ordered
     )
 
 
@@ -248,12 +254,14 @@ def verdict(row: dict[str, str]) -> str:
     return "yes"
 
 
-def notes_of(row: dict[str, str]) -> Iterator[str]:
-    """What fell short in this row; that a network keeps its outputs is no shortcoming."""
+def notes_of(row: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """(what fell short in this row, at how many places); that a network keeps its outputs is no shortcoming."""
     for field, what in (("untraced_reasons", "untraced"), ("fixed_reasons", "keeps its width")):
         for reason in filter(None, row[field].split(" | ")):
-            if "it is the network's output" not in reason:
-                yield f"{what}: {reason}"
+            found = re.match(r"(?P<place>\S+?)(?: and (?P<more>\d+) like it)?: (?P<why>.*)", reason)
+            assert found is not None, reason
+            if found["why"] != "it is the network's output":
+                yield f"{what}: {NAMES.sub('N', found['why'])}", 1 + int(found["more"] or 0)
 
 
 def render(rows: dict[str, dict[str, str]]) -> str:
@@ -271,9 +279,17 @@ def render(rows: dict[str, dict[str, str]]) -> str:
         lines += [f"## {family}", "", HEAD, RULE]
         lines += [line(row, notes) for row in sorted(families[family], key=lambda row: int(row["parameters"] or 0))]
         lines.append("")
-    lines += ["## Notes", ""]
+    lines += [
+        "## What fell short",
+        "",
+        "N stands for names of layers and sizes; `benchmarks/coverage.csv` has the first of each.",
+        "",
+    ]
     lines += [f"{number}. {note}" for note, number in notes.items()]
-    lines += ["", "Measured with " + "; ".join(sorted({row["versions"] for row in rows.values() if row["versions"]})) + "."]
+    lines += [
+        "",
+        "Measured with " + "; ".join(sorted({row["versions"] for row in rows.values() if row["versions"]})) + ".",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -284,7 +300,10 @@ a process of its own: trace at its own image size -> magnitude scores of random 
 unrounded global host at ratio {RATIO} -> snap/faster on the wave model of the {DEVICE.upper()} (batch {BATCH}, float16; **modelled**, nothing here is
 a measured latency) -> `apply_plan` -> a forward pass and `verify_pruned` on one random image, {SIDES[0]} pixels wide where the model takes that,
 else its own size. *removed = zeroed* is the largest difference, relative and in float64, between the pruned network and
-the dense one with those channels zeroed; it is undefined where a norm over channels is cut. Seconds are CPU seconds of one thread."""
+the dense one with those channels zeroed; it is not defined where a norm over channels (layer norm) is cut.
+Above {MAX_NUMERIC / 1e6:.0f} M parameters a network is traced and cut without data (random scores), and only shapes are checked. *untraced* counts
+what runs without a latency shape or without channels that can be followed; numbers under *notes* point to the reasons below, with
+how many places each holds for. Seconds are CPU seconds of one thread on a shared machine (plan includes scoring)."""
 
 
 def summary(what: str, rows: list[dict[str, str]]) -> str:
@@ -300,23 +319,26 @@ def summary(what: str, rows: list[dict[str, str]]) -> str:
     text = (
         f"**{len(good)} of {len(rows)} {what} ({len(working)} of {len(families)} families) trace, plan, prune and run**: "
         f"{prunable:,} of {groups:,} channel groups are prunable; {equal} pruned networks equal the dense one with those channels "
-        f"zeroed, {uncompared} cut a norm over channels, where that comparison is undefined, {shapes} are checked by shape only (size)"
+        f"zeroed; of {uncompared} a norm over channels is cut, where that comparison is not defined; of {shapes} only shapes are checked"
     )
     return text + (f", {wrong} ARE WRONG" if wrong else "") + "." + (f" Not taken: {', '.join(rest)}." if rest else "")
 
 
 def line(row: dict[str, str], notes: dict[str, int]) -> str:
-    marks = [notes.setdefault(note, len(notes) + 1) for note in notes_of(row)]
+    marks = [f"{notes.setdefault(note, len(notes) + 1)} ({times}x)" for note, times in notes_of(row)]
     name = row["model"].split(":")[1]
     if row["error"]:
         return f"| {name} | {_millions(row)} | {row['image']} | | | | | | | {row['error'].replace('|', '/')} | | |"
     seconds = " / ".join(row[key] for key in ("trace_s", "plan_s", "apply_s"))
     output = row["out_shape"] + (f" at {row['run_image']}" if row["run_image"] != row["image"] else "")
-    verified = row["verified"].removeprefix("equal to ")
+    verified = (
+        "not defined" if row["verified"].startswith("not compared") else row["verified"].removeprefix("equal to ")
+    )
+    verified = "shapes only" if verified.startswith("shapes") else verified
     return (
         f"| {name} | {_millions(row)} | {row['image']} | {row['prunable']} / {row['groups']} | {row['layers']} | {row['untraced']} | "
         f"{row['moved']} | {float(row['host_us']):,.0f} -> {float(row['plan_us']):,.0f} | {output} | {verified} | {seconds} | "
-        f"{', '.join(map(str, marks))} |"
+        f"{', '.join(marks)} |"
     )
 
 
@@ -344,11 +366,16 @@ def main() -> None:
     wanted = [] if arguments.render else names()
     for spec in wanted:
         again = any(fnmatch.fnmatch(spec, pattern) for pattern in arguments.only)
-        if (again or (spec not in rows and not arguments.only)) and any(fnmatch.fnmatch(spec, p) for p in arguments.models):
+        if (again or (spec not in rows and not arguments.only)) and any(
+            fnmatch.fnmatch(spec, p) for p in arguments.models
+        ):
             start = time.monotonic()
             rows[spec] = measure_apart(spec, arguments.limit_s, arguments.limit_gb)
             write_rows(rows)
-            print(f"{spec}: {rows[spec].get('error') or rows[spec]['verified']} ({time.monotonic() - start:.0f} s)", file=sys.stderr)
+            print(
+                f"{spec}: {rows[spec].get('error') or rows[spec]['verified']} ({time.monotonic() - start:.0f} s)",
+                file=sys.stderr,
+            )
     PAGE.write_text(render(read_rows()))
     print(f"{PAGE.relative_to(ROOT)} written", file=sys.stderr)
 

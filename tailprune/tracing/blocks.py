@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .record import INPUT, PRODUCTS, Operation, Recording
+from .record import INPUT, PRODUCTS, Operand, Operation, Recording
 
 #: Operations that never ride behind another layer. Norms are here too: where one can be folded it vanishes instead.
 STARTS = (*PRODUCTS, "max_pool", "avg_pool", "cat", "batch_norm", "layer_norm", "group_norm", "local_response_norm")
@@ -86,14 +86,15 @@ def _start(index: int, operation: Operation, blocks: list[Block], block_of: list
 
 
 def _channels(operation: Operation, blocks: list[Block], block_of: list[int]) -> tuple[tuple[int, ...], int, int]:
-    """(blocks whose channels it has, channels of the network's input, channels in all)."""
+    """(blocks whose channels it has, channels that are of no block as a whole, channels in all)."""
     flowing = [o for o in operation.operands if o.writer is not None]
     if operation.kind == "cat" and not _joins_channels(operation, blocks, block_of):
         flowing = flowing[:1]
-    if operation.kind != "cat":
+    elif operation.kind != "cat":
         flowing = [max(flowing, key=lambda o: (math.prod(o.shape), o.writer))]
-    sources = tuple(block_of[o.writer] for o in flowing if o.writer not in (None, INPUT))
-    extra = sum(o.shape[1] if len(o.shape) > 1 else 1 for o in flowing if o.writer == INPUT)
+    parts = [o for o in flowing if operation.kind == "cat" and not _whole(o, operation, blocks, block_of)]
+    sources = tuple(block_of[o.writer] for o in flowing if o.writer not in (None, INPUT) and o not in parts)
+    extra = sum(o.shape[1] if len(o.shape) > 1 else 1 for o in flowing if o.writer == INPUT or o in parts)
     channels, shape = extra + sum(blocks[source].channels for source in sources), operation.out_shape or (1,)
     if channels in (shape[-1], shape[min(1, len(shape) - 1)]):
         return sources, extra, channels
@@ -101,11 +102,17 @@ def _channels(operation: Operation, blocks: list[Block], block_of: list[int]) ->
 
 
 def _joins_channels(operation: Operation, blocks: list[Block], block_of: list[int]) -> bool:
-    axis = operation.arguments.get("dim", 0)
-    for operand in operation.operands:
-        if operand.writer not in (None, INPUT) and operand.shape[axis] != blocks[block_of[operand.writer]].channels:
-            return False
-    return operation.function != "stack"
+    """Images may be joined from parts of blocks; of anything else, all must be whole for the axis to be that of channels."""
+    images = len(operation.out_shape) == 4 and operation.arguments.get("dim", 0) in (1, -3)
+    whole = [_whole(o, operation, blocks, block_of) for o in operation.operands]
+    return operation.function != "stack" and (all(whole) or (images and any(whole)))
+
+
+def _whole(operand: Operand, operation: Operation, blocks: list[Block], block_of: list[int]) -> bool:
+    """Does a concatenation read all channels of the block that wrote this? Weights and the network's input are whole."""
+    if operand.writer in (None, INPUT):
+        return True
+    return operand.shape[operation.arguments.get("dim", 0)] == blocks[block_of[operand.writer]].channels
 
 
 def _epilogue(operation: Operation) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from ..core.errors import TraceError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +53,33 @@ class CoupledChannels:
     @property
     def consumers(self) -> tuple[str, ...]:
         return tuple(m.module for m in self.members if m.side == "in")
+
+    def ends(self, channels: Iterable[int]) -> dict[tuple[str, str], set[int]]:
+        """(module, side) -> what these channels of the group are there."""
+        wanted = set(channels)
+        found: dict[tuple[str, str], set[int]] = {}
+        for member in self.members:
+            indices = {i for i, channel in zip(member.indices, member.channels, strict=True) if channel in wanted}
+            found.setdefault((member.module, member.side), set()).update(indices)
+        return found
+
+    def check_removal(self, gone: Sequence[int], *, present: Sequence[int]) -> None:
+        """Refuse to take `gone` out of the channels that are still `present`, in one sentence, where that cannot be."""
+        if self.reason:
+            raise TraceError(f"Group {self.id} cannot be pruned: {self.reason}.")
+        absent = sorted(set(gone) - set(present))
+        if absent:
+            raise TraceError(
+                f"Group {self.id} has no channels {absent[:5]} (any more); it has {len(present)} channels."
+            )
+        if len(gone) == len(present):
+            raise TraceError(
+                f"Group {self.id} would lose all its {len(present)} channels; keep at least {self.granule}."
+            )
+        block = len(present) // self.granule
+        offsets = Counter(present.index(channel) % block for channel in gone) if self.granule > 1 else {}
+        if any(count != self.granule for count in offsets.values()):
+            raise TraceError(
+                f"Group {self.id} has granule {self.granule}: a channel leaves together with those at the same offset in "
+                f"each block of {block} channels."
+            )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
@@ -16,7 +16,7 @@ from torch import nn
 
 from ..core.errors import TraceError
 from .coupling import CoupledChannels, Member
-from .obstacles import change_of_view, limit_of, mixing_after, part_of, parts_of
+from .obstacles import change_of_view, joined_sizes, limit_of, mixing_after, part_of, parts_of
 from .twin import Inputs, one_line, running, twin_of
 
 #: Where a group may begin: the layers whose output channels are rows of a weight.
@@ -49,8 +49,10 @@ class ChannelDependency:
         self._modules = dict(model.named_modules())
         self.groups: tuple[CoupledChannels, ...] = tuple(self._discover())
         self.by_id = {group.id: group for group in self.groups}
-        outs = [member for group in self.groups for member in group.members if member.side == "out"]
-        self._left = {m.module: sorted(i for o in outs if o.module == m.module for i in o.indices) for m in outs}
+        self._left: dict[tuple[str, str], list[int]] = {}  # ends of modules -> their channels that are still there
+        for name, side, indices in ((m.module, m.side, m.indices) for group in self.groups for m in group.members):
+            inputs = _input_width(self._modules.get(name)) if side == "in" else None
+            self._left[name, side] = list(range(inputs or 0)) or sorted({*self._left.get((name, side), ()), *indices})
 
     def group(self, group_id: str) -> CoupledChannels:
         if group_id not in self.by_id:
@@ -60,7 +62,7 @@ class ChannelDependency:
     def remaining(self, group_id: str) -> tuple[int, ...]:
         """The group's channels that are still there, ascending, in original coordinates."""
         group = self.group(group_id)
-        present = set(self._left[group.root])
+        present = set(self._left[group.root, "out"])
         return tuple(c for c in group.channels if c in present)
 
     def remove(self, group_id: str, channels: Iterable[int]) -> None:
@@ -72,17 +74,23 @@ class ChannelDependency:
         group, gone = self.group(group_id), sorted(set(channels))
         if not gone:
             return
-        self._check_removal(group, gone)
+        group.check_removal(gone, present=self.remaining(group.id))
+        lost = group.ends(gone)
         _repair_splits(self._graph)
-        module = self._modules[group.root]
-        position = {channel: i for i, channel in enumerate(self._left[group.root])}
-        prune_out = self._graph.get_pruner_of_module(module).prune_out_channels
+        places = [bisect_left(self._left[group.root, "out"], channel) for channel in gone]
         with _quiet():
-            self._graph.get_pruning_group(module, prune_out, [position[channel] for channel in gone]).prune()
-        for member in group.members:
-            if member.side == "out":
-                lost = {i for i, channel in zip(member.indices, member.channels, strict=True) if channel in gone}
-                self._left[member.module] = [i for i in self._left[member.module] if i not in lost]
+            chosen = self._grouped(group.root, places)
+        expected = {end: {bisect_left(self._left[end], i) for i in indices} for end, indices in lost.items() if indices}
+        found: dict[tuple[str, str], set[int]] = {}
+        for part in filter(None, (member for _, member in self._parts(chosen))):
+            found.setdefault((part.module, part.side), set()).update(part.indices)
+        if found != expected:
+            raise TraceError(
+                f"Torch-Pruning would take other channels out of group {group.id} than were traced; trace again."
+            )
+        chosen.prune()
+        for end, indices in lost.items():
+            self._left[end] = [i for i in self._left[end] if i not in indices]
 
     def locate(self, host_group: Any) -> dict[str, tuple[int, ...]]:
         """Group id -> original channels of a group that Torch-Pruning made on this graph, at today's widths.
@@ -91,36 +99,15 @@ class ChannelDependency:
         """
         root = host_group[0]
         name = self._name.get(root.dep.target.module, "")
-        if name not in self._left:
+        if (name, "out") not in self._left:
             raise TraceError(
                 f"Torch-Pruning's group at {name or root.dep.target.name} belongs to none of the groups known here."
             )
-        present = self._left[name]
+        present = self._left[name, "out"]
         original = {present[i] for i in root.idxs}
         outs = [(group.id, m) for group in self.groups for m in group.members if (m.module, m.side) == (name, "out")]
         found = {g: {c for i, c in zip(m.indices, m.channels, strict=True) if i in original} for g, m in outs}
         return {group_id: tuple(sorted(channels)) for group_id, channels in found.items() if channels}
-
-    def _check_removal(self, group: CoupledChannels, gone: list[int]) -> None:
-        if group.reason:
-            raise TraceError(f"Group {group.id} cannot be pruned: {group.reason}.")
-        present = self.remaining(group.id)
-        absent = sorted(set(gone) - set(present))
-        if absent:
-            raise TraceError(
-                f"Group {group.id} has no channels {absent[:5]} (any more); it has {len(present)} channels."
-            )
-        if len(gone) == len(present):
-            raise TraceError(
-                f"Group {group.id} would lose all its {len(present)} channels; keep at least {group.granule}."
-            )
-        block = len(present) // group.granule
-        offsets = Counter(present.index(channel) % block for channel in gone) if group.granule > 1 else {}
-        if any(count != group.granule for count in offsets.values()):
-            raise TraceError(
-                f"Group {group.id} has granule {group.granule}: a channel leaves together with those at the same offset in "
-                f"each block of {block} channels."
-            )
 
     def _discover(self) -> Iterator[CoupledChannels]:
         """Every group once, rooted at its first producer."""
@@ -139,7 +126,7 @@ class ChannelDependency:
             self._graph.module2node = nodes
 
     def _rooted_at(
-        self, root: str, channels: Iterable[int], covered: dict[str, dict[int, str]]
+        self, root: str, channels: Iterable[int], covered: dict[str, dict[int, str]], above: tuple[str, ...] = ()
     ) -> Iterator[CoupledChannels]:
         """The groups of these channels: one, but for a producer that is wider than its peers (they come first then)."""
         mine = covered.setdefault(root, {})
@@ -151,16 +138,21 @@ class ChannelDependency:
         failure = mixing_after(node)
         if not failure:
             try:
-                items = self._items(root, rest)
+                items = list(self._parts(self._grouped(root, rest)))
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 failure = f"Torch-Pruning cannot follow its channels ({one_line(error)})"
         members = tuple(member for _, member in items if member is not None)
         for peer in members:
             producer = peer.side == "out" and isinstance(self._modules.get(peer.module), PRODUCERS)
             narrower = len(peer.indices) < len(rest) + (bool(mine) and peer.module != root)
-            if producer and narrower and covered.get(peer.module, {}).keys().isdisjoint(peer.indices):
-                yield from self._rooted_at(peer.module, peer.indices, covered)
-                yield from self._rooted_at(root, rest, covered)
+            if (
+                producer
+                and narrower
+                and peer.module not in above
+                and covered.get(peer.module, {}).keys().isdisjoint(peer.indices)
+            ):
+                yield from self._rooted_at(peer.module, peer.indices, covered, (*above, root))
+                yield from self._rooted_at(root, rest, covered, above)
                 return
         group_id = f"{root}:{len(set(mine.values())) + 1}" if mine else root
         for member in members:
@@ -169,18 +161,21 @@ class ChannelDependency:
         mine.update(dict.fromkeys(rest, group_id))
         yield self._coupled(group_id, root, rest, items, failure)
 
-    def _items(self, root: str, channels: tuple[int, ...]) -> list[tuple[Any, Member | None]]:
+    def _grouped(self, root: str, channels: Sequence[int]) -> Any:
+        """Torch-Pruning's group of these channels of a producer, at today's widths."""
         module = self._modules[root]
-        prune_out = self._graph.get_pruner_of_module(module).prune_out_channels
-        items = []
-        for item in self._graph.get_pruning_group(module, prune_out, list(channels)):
+        return self._graph.get_pruning_group(
+            module, self._graph.get_pruner_of_module(module).prune_out_channels, list(channels)
+        )
+
+    def _parts(self, grouped: Any) -> Iterator[tuple[Any, Member | None]]:
+        for item in grouped:
             name = self._name.get(item.dep.target.module)
             side: Literal["in", "out"] = "out" if self._graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
             member = None
             if name is not None:
                 member = Member(module=name, side=side, indices=tuple(item.idxs), channels=tuple(item.root_idxs))
-            items.append((item.dep.target, member))
-        return items
+            yield item.dep.target, member
 
     def _coupled(
         self, group_id: str, root: str, channels: tuple[int, ...], items: list[tuple[Any, Member | None]], failure: str
@@ -201,14 +196,16 @@ class ChannelDependency:
         )  # fmt: skip
 
 
+def _input_width(module: Any) -> int | None:
+    return getattr(module, "in_channels", None) or getattr(module, "in_features", None)
+
+
 def cut(model: nn.Module, removals: Iterable[tuple[CoupledChannels, Iterable[int]]]) -> None:
     """Take channels out of a twin that is thrown away, member by member, without a dependency graph."""
     lost: dict[tuple[str, str], set[int]] = {}
     for group, channels in removals:
-        gone = set(channels)
-        for member in group.members:
-            indices = {i for i, channel in zip(member.indices, member.channels, strict=True) if channel in gone}
-            lost.setdefault((member.module, member.side), set()).update(indices)
+        for end, indices in group.ends(channels).items():
+            lost.setdefault(end, set()).update(indices)
     for (name, side), indices in lost.items():
         parent, _, leaf = name.rpartition(".")
         target = getattr(model.get_submodule(parent), leaf)
@@ -269,7 +266,8 @@ class _Graph(tp.DependencyGraph):
     """Torch-Pruning's graph, without its guess that any change of view multiplies channels.
 
     The guess divides by zero on channel shuffles and grows without bound on windows of tokens. It stays where a view does
-    flatten pixels into channels; elsewhere channels pass as they are, or `limit_of` says that they cannot.
+    flatten pixels into channels; elsewhere channels pass as they are, or `limit_of` says that they cannot. It is told the
+    sizes that a concatenation joins, too, whose search deep networks exhaust.
     """
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
@@ -277,22 +275,25 @@ class _Graph(tp.DependencyGraph):
         for node in nodes.values():
             if node.type == tp.ops.OPTYPE.RESHAPE and change_of_view(node) != "flatten":
                 node.type = tp.ops.OPTYPE.ELEMENTWISE
+            if node.type == tp.ops.OPTYPE.CONCAT:
+                node.module.concat_sizes = joined_sizes(node)
         return nodes
 
 
 def _repair_splits(graph: Any) -> None:
     """Say right which channels each reader of a split reads.
 
-    Torch-Pruning 1.6.1 takes the readers as it happens to meet them, and after a cut it keeps the old offsets.
+    Torch-Pruning 1.6.1 takes the readers as it happens to meet them, guesses the sizes of equal parts from them, and
+    keeps the old offsets after a cut.
     """
     nodes, moved = graph.module2node.values(), False
     for split in (node for node in nodes if node.type == tp.ops.OPTYPE.SPLIT):
         ordered = sorted(split.outputs, key=partial(part_of, split))
         moved |= ordered != split.outputs
         split.outputs[:] = ordered
-        if None in (split.module.split_sizes or [None]):
+        if hasattr(split.grad_fn, "_saved_split_size") or None in (split.module.split_sizes or [None]):
             split.module.split_sizes = parts_of(split)
         split.module.offsets = [0, *accumulate(split.module.split_sizes)]
-    for node in nodes:
-        if moved and node.type == tp.ops.OPTYPE.CONCAT:
+    for node in nodes if moved and not isinstance(graph, _Graph) else ():
+        if node.type == tp.ops.OPTYPE.CONCAT:
             node.module.concat_sizes = None  # inferred from the wrong parts; inferred again on use

@@ -50,8 +50,15 @@ def layers_of(recording: Recording, dependency: ChannelDependency, style: Style)
 
     def linear_form(module: str, side: str, channels: int) -> WidthExpr:
         terms = tuple((g, t) for g, t in times.get((module, side), ()) if t)
-        rest = channels - sum(t * dependency.group(g).width for g, t in terms)
-        return WidthExpr(terms=terms, constant=rest) if rest >= 0 else WidthExpr(constant=channels)
+        sound = tuple((g, t) for g, t in terms if not dependency.group(g).reason)
+        for told in (
+            terms,
+            sound,
+        ):  # groups that cannot be followed may claim channels of others; they are constant anyway
+            rest = channels - sum(t * dependency.group(g).width for g, t in told)
+            if rest >= 0:
+                return WidthExpr(terms=told, constant=rest)
+        return WidthExpr(constant=channels)
 
     layers: list[Layer | None] = []
     outs: list[WidthExpr] = []

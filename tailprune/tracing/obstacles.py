@@ -29,8 +29,8 @@ def limit_of(node: Any, member: Member | None, channels: tuple[int, ...]) -> Lim
         return Limit(obstacle="it is concatenated with a tensor that has no producer")
     if _mixes(node):
         return Limit(obstacle=MIXED)
-    if kind == "SPLIT" and not _read_once_each(node):
-        return Limit(obstacle="it is split into parts that are not read once each")
+    if kind == "SPLIT" and (split := _split_obstacle(node)):
+        return Limit(obstacle=split)
     if member is None:
         return Limit()
     shares = Counter(member.channels)
@@ -42,13 +42,13 @@ def limit_of(node: Any, member: Member | None, channels: tuple[int, ...]) -> Lim
         return Limit(obstacle=f"the recurrent layer {member.module} reads it")
     if kind == "DEPTHWISE_CONV" and module.in_channels != module.out_channels:
         return Limit(obstacle=f"{member.module} has one output channel per conv group and several inputs")
+    if kind == "DEPTHWISE_CONV":
+        return Limit(least=2)  # of one channel it would be traced as an ordinary one from then on
     if kind in ("CONV", "GN", "MHA"):
         return _blocks(kind, module, member, len(channels))
     return Limit()
 
 
-#: Autograd keeps an axis as an unsigned number of 64 bits: from here on it counts from the end.
-NEGATIVE = 2**63
 MIXED = "a change of view mixes its channels with other dimensions"
 
 
@@ -59,8 +59,10 @@ def change_of_view(node: Any) -> Literal["flatten", "kept", "mixed", "unknown"]:
     if not before:
         return "unknown"
     short, long = sorted((before, after), key=len)
+    if len(short) == 1 and short[0] == max(long) == math.prod(long):  # a scale, shaped to meet images
+        return "kept"
     if len(short) == 2 and len(long) > 2 and short[0] == long[0] and short[1] == math.prod(long[1:]):
-        return "flatten"
+        return "mixed" if long[1] == 1 < short[1] else "flatten"  # mixed: channels as a sequence, to be filtered
     if (
         len(short) == 4 and short[0] == long[0] and long[3:] == short[2:]
     ):  # images whose channels are dealt out: a shuffle
@@ -78,11 +80,21 @@ def part_of(split: Any, reader: Any) -> int:
     return next((part for function, part in reader.grad_fn.next_functions if function is split.grad_fn), -1)
 
 
-def _read_once_each(split: Any) -> bool:
-    """Torch-Pruning counts readers as parts, wherever it takes a split to be one of channels."""
-    axis = split.grad_fn._saved_dim
+def _axis(made: Any) -> int:
+    """Autograd keeps an axis as an unsigned number of 64 bits, so that one counted from the end is a huge one."""
+    axis: int = made._saved_dim
+    return axis - 2**64 if axis >= 2**63 else axis
+
+
+def _split_obstacle(split: Any) -> str:
+    """Wherever Torch-Pruning takes a split to be one of channels, it counts readers as parts."""
+    axis = _axis(split.grad_fn)
+    if axis > 1 or axis == 0:
+        return ""
+    if hasattr(split.grad_fn, "_saved_split_size"):
+        return "it is split into equal parts, which must stay equal"
     read = [part_of(split, reader) for reader in split.outputs]
-    return not (axis == 1 or axis >= NEGATIVE) or read == list(range(len(split.module.split_sizes)))
+    return "" if read == list(range(len(read))) else "it is split into parts that are not read once each"
 
 
 def parts_of(split: Any) -> list[int]:
@@ -90,9 +102,16 @@ def parts_of(split: Any) -> list[int]:
     made = split.grad_fn
     if hasattr(made, "_saved_split_sizes"):
         return list(made._saved_split_sizes)
-    axis = made._saved_dim - 2 * NEGATIVE if made._saved_dim >= NEGATIVE else made._saved_dim
-    whole, size = made._saved_self_sym_sizes[axis], made._saved_split_size
+    whole, size = made._saved_self_sym_sizes[_axis(made)], made._saved_split_size
     return [min(size, whole - start) for start in range(0, whole, size)]
+
+
+def joined_sizes(concatenation: Any) -> list[int] | None:
+    """The sizes of what a concatenation joins, as autograd keeps them; None where a part has no producer."""
+    made = concatenation.grad_fn
+    if any(function is None for function, _ in made.next_functions):
+        return None
+    return [function._input_metadata[part].shape[_axis(made)] for function, part in made.next_functions]
 
 
 def _mixes(node: Any) -> bool:

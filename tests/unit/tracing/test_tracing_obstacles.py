@@ -107,6 +107,13 @@ def test_windows_of_tokens_keep_their_widths_and_the_layers_between_them_are_cut
     assert [g.id for g in residual] == [f"blocks.{i}.layers.0.layers.MBconv.proj.1" for i in (0, 1)]
 
 
+def test_depth_does_not_exhaust_the_search_for_what_is_joined():
+    """Torch-Pruning gives up after 500 steps, and then fails on the sum of what it did not find."""
+    model = torchvision.models.SwinTransformer([4, 4], 8, [1, 1, 16, 1], [2, 2, 2, 2], [2, 2], num_classes=3)
+    graph = trace_model(model, torch.zeros(1, 3, 32, 32))
+    assert len(graph.prunable_groups) == 18
+
+
 def test_culprits_are_found_where_the_network_fails(monkeypatch):
     class Rigid(nn.Module):
         def __init__(self, width: int) -> None:
@@ -145,6 +152,25 @@ def test_a_grouped_convolution_stays_one_when_it_is_cut_to_the_least():
     assert again.widths == {**graph.widths, **least}
     assert [g.reason for g in again.groups] == [
         "its blocks are as narrow as they may be", "its blocks are as narrow as they may be", "it is the network's output"]  # fmt: skip
+
+
+def test_a_depthwise_convolution_keeps_two_channels():
+    """Of one channel it would be an ordinary convolution when traced again, with a group of its own."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 1))
+    graph = trace_model(model, IMAGES)
+    assert graph.group("0").grid[0] == 2
+    ChannelDependency(model, IMAGES).remove("0", range(6))
+    assert trace_model(model, IMAGES).widths == {"0": 2, "2": 2}
+
+
+def test_a_removal_that_is_not_the_traced_one_is_refused():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1))
+    dependency = ChannelDependency(model, IMAGES)
+    tp.prune_conv_in_channels(model[1], [0])  # behind its back
+    dependency._left["1", "in"].remove(0)
+    with pytest.raises(TraceError, match="would take other channels out of group 0 than were traced"):
+        dependency.remove("0", [5])
+    assert model[0].out_channels == 8
 
 
 class Parts(nn.Module):
@@ -188,7 +214,86 @@ def test_parts_of_a_split_keep_their_order_and_their_ids(sizes, flipped, host):
 
 def test_parts_that_must_stay_equal_are_not_cut():
     reasons = {g.id: g.reason for g in trace_model(Parts(8, 8, flipped=False, chunk=True), IMAGES).groups}
-    assert all("the model does not run" in reasons[group] for group in ("peer", "wide:2")) and not reasons["left"]
+    assert reasons["peer"] == reasons["wide:2"] == "it is split into equal parts, which must stay equal"
+    assert not reasons["left"]
+
+
+def test_a_stage_that_joins_half_of_what_it_split_is_cut_around_it():
+    """Half of a wide layer goes on, half is joined again at the end: its width is fixed, those between are not."""
+
+    class CrossStage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.wide = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 1)
+            self.inner, self.back = nn.Conv2d(6, 10, 1), nn.Conv2d(10, 6, 1)
+            self.join, self.head = nn.Conv2d(12, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            kept, going = self.wide(self.stem(x)).split(6, 1)
+            return self.head(self.join(torch.cat([kept, self.back(self.inner(going))], 1)))
+
+    torch.manual_seed(0)
+    model = CrossStage()
+    graph = trace_model(model, IMAGES)
+    assert {g.id for g in graph.prunable_groups} == {"stem", "inner", "back", "join"}
+    join, cat = (next(la for la in graph.layers if la.name == name) for name in ("join", "cat"))
+    assert str(join.in_expr) == str(cat.in_expr) == "back + 6"
+    zeroed = copy.deepcopy(model)
+    ChannelDependency(model, IMAGES).remove("back", [0, 4])
+    with torch.no_grad():
+        zeroed.back.weight[[0, 4]], zeroed.back.bias[[0, 4]] = 0, 0
+        images = torch.randn(1, 3, 8, 8)
+        torch.testing.assert_close(model(images), zeroed(images))
+
+
+def test_channels_read_as_a_sequence_keep_their_places():
+    class Efficient(nn.Module):
+        """Attention over neighbouring channels: taking one out would make others neighbours."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.near = nn.Conv2d(3, 8, 1), nn.Conv1d(1, 1, 3, padding=1)
+            self.after, self.head = nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            y = self.near(x.mean((2, 3)).view(x.shape[0], 1, -1)).sigmoid()
+            return self.head(self.after(x * y.view(x.shape[0], -1, 1, 1)))
+
+    reasons = {g.id: g.reason for g in trace_model(Efficient(), IMAGES).groups}
+    assert reasons["stem"] == "a change of view mixes its channels with other dimensions" and not reasons["after"]
+
+
+def test_a_scale_shaped_to_meet_images_is_cut_with_them():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gamma, self.head = nn.Conv2d(3, 8, 1), nn.Parameter(torch.rand(8)), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            return self.head(self.conv(x) * self.gamma.reshape(1, -1, 1, 1))
+
+    model = Scaled()
+    assert trace_model(model, IMAGES).group("conv").prunable
+    ChannelDependency(model, IMAGES).remove("conv", [1])
+    assert model.gamma.shape == (7,) and model(IMAGES).shape == (1, 2, 8, 8)
+
+
+def test_slices_that_tie_layers_in_a_circle_come_to_an_end():
+    class Shortcut(nn.Module):
+        def __init__(self, inner: int, outer: int) -> None:
+            super().__init__()
+            self.conv, self.inner = nn.Conv2d(inner, outer, 1), inner
+
+        def forward(self, x):
+            y = self.conv(x)
+            return torch.cat([y[:, : self.inner] + x, y[:, self.inner :]], 1)
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), Shortcut(4, 6), Shortcut(6, 9), Shortcut(9, 11), nn.Conv2d(11, 8, 1), nn.Conv2d(8, 2, 1)
+    )
+    graph = trace_model(model, IMAGES)
+    assert graph.group("4").prunable and not any(g.prunable for g in graph.groups if "conv" in g.id)
 
 
 @pytest.mark.parametrize(
