@@ -29,7 +29,6 @@ class ChannelDependency:
     Build it over a model (`ChannelDependency(model, example_inputs)`: the model is not run, a twin on the meta device
     is), or over the graph a host pruner holds already (`ChannelDependency(host.model, graph=host.DG)`), so that its
     groups get the same ids as everywhere else.
-
     Everything is said in **original** coordinates: those of the model when this object was made. `remove` keeps count of
     what has left, so it may be called again and again, in any order. Nothing else may prune the model meanwhile.
 
