@@ -246,12 +246,9 @@ def write_rows(rows: dict[str, dict[str, Any]]) -> None:
 # The page.
 
 
-def verdict(row: dict[str, str]) -> str:
-    if row["error"]:
-        return "no"
-    if int(row["moved"] or 0) == 0 and row["prunable"] == "0":
-        return "no"
-    return "yes"
+def taken(row: dict[str, str]) -> bool:
+    """Did it go down the whole road, with something to prune, and come out right?"""
+    return not row["error"] and row["prunable"] != "0" and not row["verified"].startswith("WRONG")
 
 
 def notes_of(row: dict[str, str]) -> Iterator[tuple[str, int]]:
@@ -274,7 +271,7 @@ def render(rows: dict[str, dict[str, str]]) -> str:
     if others:
         lines += ["", summary("timm CNNs", others)]
     lines += ["", HOW, ""]
-    notes: dict[str, int] = {}
+    notes: dict[str, list[str]] = {}
     for family in sorted(families, key=lambda f: (f.startswith("timm"), f)):
         lines += [f"## {family}", "", HEAD, RULE]
         lines += [line(row, notes) for row in sorted(families[family], key=lambda row: int(row["parameters"] or 0))]
@@ -285,7 +282,7 @@ def render(rows: dict[str, dict[str, str]]) -> str:
         "N stands for names of layers and sizes; `benchmarks/coverage.csv` has the first of each.",
         "",
     ]
-    lines += [f"{number}. {note}" for note, number in notes.items()]
+    lines += [f"{i}. {note} ({', '.join(dict.fromkeys(places))})" for i, (note, places) in enumerate(notes.items(), 1)]
     lines += [
         "",
         "Measured with " + "; ".join(sorted({row["versions"] for row in rows.values() if row["versions"]})) + ".",
@@ -303,29 +300,37 @@ else its own size. *removed = zeroed* is the largest difference, relative and in
 the dense one with those channels zeroed; it is not defined where a norm over channels (layer norm) is cut.
 Above {MAX_NUMERIC / 1e6:.0f} M parameters a network is traced and cut without data (random scores), and only shapes are checked. *untraced* counts
 what runs without a latency shape or without channels that can be followed; numbers under *notes* point to the reasons below, with
-how many places each holds for. Seconds are CPU seconds of one thread on a shared machine (plan includes scoring)."""
+how many places each holds for. Seconds are CPU seconds of one thread on a shared machine (plan
+includes scoring). Rows are kept from run to run; `--only` measures some again."""
 
 
 def summary(what: str, rows: list[dict[str, str]]) -> str:
-    good = [row for row in rows if verdict(row) == "yes"]
-    equal = sum(row["verified"].startswith("equal") for row in good)
-    uncompared = sum(row["verified"].startswith("not compared") for row in good)
-    shapes = sum(row["verified"].startswith("shapes") for row in good)
-    wrong = sum(row["verified"].startswith("WRONG") for row in good)
-    families = {row["family"] for row in rows}
-    working = {row["family"] for row in good}
-    rest = sorted(row["model"] for row in rows if verdict(row) == "no")
-    prunable, groups = (sum(int(row[key] or 0) for row in good) for key in ("prunable", "groups"))
-    text = (
+    good = [row for row in rows if taken(row)]
+    families, working = {row["family"] for row in rows}, {row["family"] for row in good}
+    rest = ", ".join(sorted(row["model"] for row in rows if not taken(row)))
+    prunable, groups = (sum(int(row[key]) for row in good) for key in ("prunable", "groups"))
+    parts = [f"{prunable:,} of {groups:,} channel groups are prunable"]
+    for start, outcome in OUTCOMES.items():
+        if count := sum(row["verified"].startswith(start) for row in good):
+            parts.append(f"{count} {outcome}")
+    return (
         f"**{len(good)} of {len(rows)} {what} ({len(working)} of {len(families)} families) trace, plan, prune and run**: "
-        f"{prunable:,} of {groups:,} channel groups are prunable; {equal} pruned networks equal the dense one with those channels "
-        f"zeroed; of {uncompared} a norm over channels is cut, where that comparison is not defined; of {shapes} only shapes are checked"
+        f"{'; '.join(parts)}." + (f" Not taken: {rest}." if rest else "")
     )
-    return text + (f", {wrong} ARE WRONG" if wrong else "") + "." + (f" Not taken: {', '.join(rest)}." if rest else "")
 
 
-def line(row: dict[str, str], notes: dict[str, int]) -> str:
-    marks = [f"{notes.setdefault(note, len(notes) + 1)} ({times}x)" for note, times in notes_of(row)]
+OUTCOMES = {
+    "equal": "equal the dense network with those channels zeroed",
+    "not compared": "cut a norm over channels, where that comparison is not defined",
+    "shapes": "checked by shapes only, for their size",
+}
+
+
+def line(row: dict[str, str], notes: dict[str, list[str]]) -> str:
+    marks = []
+    for note, times in notes_of(row):
+        notes.setdefault(note, []).append(row["family"] if row["model"].startswith("torchvision:") else row["model"])
+        marks.append(f"{list(notes).index(note) + 1} ({times}x)")
     name = row["model"].split(":")[1]
     if row["error"]:
         return f"| {name} | {_millions(row)} | {row['image']} | | | | | | | {row['error'].replace('|', '/')} | | |"

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 from pathlib import Path
 
+import pytest
 import torchvision
 
 ROOT = Path(__file__).parents[3]
@@ -19,6 +20,9 @@ def rows() -> list[dict[str, str]]:
 
 def test_every_classification_family_has_a_member_that_works():
     measured = [row for row in rows() if row["model"].startswith("torchvision:")]
+    release = f"torchvision {torchvision.__version__.split('+')[0]}"
+    if not any(release in row["versions"] for row in measured):
+        pytest.skip(f"the rows are not of {release}, whose list of models may be another one")
     known = {f"torchvision:{name}" for name in torchvision.models.list_models(module=torchvision.models)}
     assert known <= {row["model"] for row in measured}
     families = {torchvision.models.get_model_builder(n.split(":")[1]).__module__.rpartition(".")[2] for n in known}
