@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from .environment import Environment
@@ -41,6 +41,17 @@ class LayerTimer(Protocol):
 
     def time_many(self, shapes: Sequence[LayerShape]) -> Iterator[LatencySample]:
         """One sample per distinct shape, interleaved against drift, yielded as each one settles (any order)."""
+        ...
+
+
+@runtime_checkable
+class WidthProposer(Protocol):
+    """Expects steps before anything was measured. What it says costs or saves measurements and never becomes a latency."""
+
+    def edge_widths(
+        self, calls_at: Callable[[int], Iterable[tuple[LayerShape, int]]], widths: Sequence[int]
+    ) -> Sequence[int]:
+        """After which of these ascending widths is a step likely? `calls_at(width)` are the shapes there, with their calls."""
         ...
 
 

@@ -3,8 +3,8 @@ grid is enough to plan with."""
 
 from __future__ import annotations
 
-from .fill import Progress, fill_table, measure_missing
-from .lacking import measure_while
+from .fill import fill_table
+from .lacking import Progress, measure_missing, measure_while
 from .lines import group_line
 from .report import FillReport
 from .shards import shard_of

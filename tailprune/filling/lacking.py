@@ -1,16 +1,31 @@
-"""Decide over a table that may lack something: measure what the decision asks for, and decide again."""
+"""Measure what a table lacks: these shapes, or all that a decision over the table asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from ..core.errors import MissingLatency
+from ..core.errors import EnvironmentMismatch, MissingLatency
 from ..core.protocols import LayerTimer
+from ..core.shapes import LayerShape
 from ..tables import LatencyTable
-from .fill import Progress, measure_missing
 
+#: Called as progress(done, estimate of the total, what is being timed).
+Progress = Callable[[int, int, str], None]
 Decision = TypeVar("Decision")
+
+
+def measure_missing(
+    table: LatencyTable, shapes: Iterable[LayerShape], timer: LayerTimer, *, progress: Progress | None = None
+) -> int:
+    """Time the shapes that the table neither measured nor knows to fail, each once; returns how many.
+
+    Every sample is in the table before the next is taken, so a kill loses the samples in flight and no more. A held
+    shape is measured: a plan is made of measurements. Refuses a timer of another environment than the table's.
+    """
+    check_environment(table, timer)
+    lacking = [shape for shape in dict.fromkeys(shapes) if shape not in table]
+    return time_shapes(table, lacking, timer, lambda done, shape: progress and progress(done, len(lacking), str(shape)))
 
 
 def measure_while(
@@ -33,3 +48,25 @@ def measure_while(
         except MissingLatency as error:
             if not measure_missing(table, error.shapes, timer, progress=progress):
                 raise
+
+
+def time_shapes(
+    table: LatencyTable, shapes: Sequence[LayerShape], timer: LayerTimer, report: Callable[[int, LayerShape], object]
+) -> int:
+    """Time these shapes whatever the table knows; returns how many samples came."""
+    done = 0
+    for sample in timer.time_many(shapes) if shapes else ():
+        table.add(sample)
+        done += 1
+        report(done, sample.shape)
+    return done
+
+
+def check_environment(table: LatencyTable, timer: LayerTimer) -> None:
+    """EnvironmentMismatch where the timer's latencies do not belong into this table."""
+    refused, _ = table.environment.differences(timer.environment)
+    if refused:
+        fields = "; ".join(
+            f"{name} is {mine!r} in the table and {theirs!r} here" for name, (mine, theirs) in refused.items()
+        )
+        raise EnvironmentMismatch(f"This timer cannot fill that table: {fields}. Open another table for it.")

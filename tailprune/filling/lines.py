@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..core.errors import MissingLatency
 from ..core.graph import ChannelGroup, Layer, ModelGraph
@@ -67,9 +67,9 @@ class Line:
         """Nothing is left to measure here: each shape was timed, or is known to fail."""
         return all(shape in self.table for shape in self.shapes(width))
 
-    def curve(self) -> LatencyCurve | None:
-        """The group's latency at every width measured in full; None where there is none."""
-        visited = {width: self.calls(width) for width in self.grid if self.is_visited(width)}
+    def curve(self, widths: Iterable[int]) -> LatencyCurve | None:
+        """The group's latency at those of these widths that were measured in full; None where there is none."""
+        visited = {width: self.calls(width) for width in widths if self.is_visited(width)}
         try:
             return summed_curve(visited, MeasuredOnly(self.table), name=self.name)
         except MissingLatency:

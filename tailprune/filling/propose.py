@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..steps import Plateau, Staircase
+from ..steps import LatencyCurve, Plateau, Staircase
 
 #: Where devices put their steps: vector width (8 and 16 floats), tensor-core and GEMM tiles (16 to 128 columns).
 PERIODS = (128, 64, 32, 16, 8)
+FINEST = PERIODS[-1]
 #: Lines up to this many widths are measured in full: pairs and bisection would visit most of them anyway.
 SHORT = 16
 #: A sloped plateau is believed to be straight when this many points lie on its line.
@@ -17,16 +18,12 @@ SUPPORT = 5
 RISE_SIGMAS = 1.5
 
 
-def seed_widths(grid: Sequence[int], period: int) -> list[int]:
-    """The first and last width, and at each multiple of the period the pair that an edge there would divide."""
-    if len(grid) <= SHORT:
-        return list(grid)
-    granule = grid[1] - grid[0]
-    seeds = {grid[0], grid[-1]}
-    for multiple in range(period, grid[-1] + 1, period):
-        low = multiple // granule * granule
-        seeds |= {low, low + granule}
-    return sorted(seeds.intersection(grid))
+def seed_widths(lattice: range, edges: Iterable[int]) -> list[int]:
+    """The first and last width, and for each likely edge the pair that it would divide."""
+    if len(lattice) <= SHORT:
+        return list(lattice)
+    lows = {edge // lattice.step * lattice.step for edge in edges}
+    return sorted(({lattice[0], lattice[-1]} | lows | {low + lattice.step for low in lows}).intersection(lattice))
 
 
 def learn_period(edges: Iterable[int], granule_of: int = 1) -> int:
@@ -38,7 +35,7 @@ def learn_period(edges: Iterable[int], granule_of: int = 1) -> int:
     for period in PERIODS:
         if all(edge % period == 0 or period - edge % period < granule_of for edge in places):
             return period
-    return PERIODS[-1]
+    return FINEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +87,22 @@ def most_even_between(low: int, high: int, granule: int) -> int:
     first, last = low // granule, high // granule - 1
     shift = (first ^ last).bit_length() - 1
     return (last >> shift << shift) * granule
+
+
+def place_edge(curve: LatencyCurve, low: int, high: int, granule: int) -> int | None:
+    """The next width to time so that a step between two aligned widths gets its exact place; None where it has.
+
+    The first width behind `low` is asked for first: there the step is where alignment was read rightly. Else the gap is
+    halved between the last width on the near side of the step's middle and the first one beyond it.
+    """
+    middle = (curve.at(low) + curve.at(high)) / 2
+    upward = curve.at(high) > curve.at(low)
+    inner = [width for width in curve.widths if low < width <= high]
+    beyond = next((width for width in inner if (curve.at(width) > middle) == upward), high)
+    near = max([low, *(width for width in inner if width < beyond)])
+    if beyond - near <= granule:
+        return None
+    return low + granule if near == low else (near + beyond) // 2 // granule * granule
 
 
 def _might_jump(staircase: Staircase, low: int, high: int) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailprune.filling.propose import learn_period, most_even_between, propose_widths, seed_widths
+from tailprune.filling.propose import learn_period, most_even_between, place_edge, propose_widths, seed_widths
 from tailprune.steps import LatencyCurve, detect_steps
 
 
@@ -15,11 +15,34 @@ def proposals(pairs: dict[int, float], granule: int = 1) -> tuple[int, ...]:
     return propose_widths(detect_steps(curve), granule).widths
 
 
-def test_seeds_divide_the_edges_of_a_period() -> None:
-    assert seed_widths(range(1, 129), 64) == [1, 64, 65, 128]
-    assert seed_widths(range(8, 257, 8), 64) == [8, 64, 72, 128, 136, 192, 200, 256]
-    assert seed_widths(range(12, 301, 12), 64) == [12, 60, 72, 120, 132, 192, 204, 252, 264, 300]
-    assert seed_widths(range(8, 129, 8), 64) == list(range(8, 129, 8))
+def test_seeds_divide_the_likely_edges() -> None:
+    assert seed_widths(range(1, 129), [64, 128]) == [1, 64, 65, 128]
+    assert seed_widths(range(8, 257, 8), range(64, 257, 64)) == [8, 64, 72, 128, 136, 192, 200, 256]
+    assert seed_widths(range(12, 301, 12), [64, 131]) == [12, 60, 72, 120, 132, 300]
+    assert seed_widths(range(8, 129, 8), [64]) == list(range(8, 129, 8))
+    assert seed_widths(range(1, 101), [5000]) == [1, 100]
+
+
+@given(edge=st.integers(16, 31), upward=st.booleans())
+def test_an_edge_between_aligned_widths_is_placed_within_five_timings(edge: int, upward: bool) -> None:
+    us = {w: 10.0 if (w <= edge) == upward else 13.0 for w in range(16, 33)}
+    known = {16: us[16], 32: us[32]}
+    for _ in range(6):
+        curve = LatencyCurve(widths=tuple(sorted(known)), latency_us=tuple(us[w] for w in sorted(known)))
+        width = place_edge(curve, 16, 32, 1)
+        if width is None:
+            break
+        assert width not in known
+        known[width] = us[width]
+    assert edge in known
+    assert edge + 1 in known
+    assert len(known) <= 7
+
+
+def test_an_edge_right_behind_an_aligned_width_takes_one_timing() -> None:
+    at = lambda *pairs: LatencyCurve(widths=tuple(w for w, _ in pairs), latency_us=tuple(us for _, us in pairs))  # noqa: E731
+    assert place_edge(at((64, 10.0), (72, 14.0)), 64, 72, 1) == 65
+    assert place_edge(at((64, 10.0), (65, 16.0), (72, 14.0)), 64, 72, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +90,7 @@ def test_asking_on_always_ends_with_the_exact_edge(edge: int, riser: float, sign
     def us(width: int) -> float:
         return 10.0 * (1 + riser) if (width > edge) == (sign > 0) else 10.0
 
-    known = {w: us(w) for w in seed_widths(range(1, 129), 64)}
+    known = {w: us(w) for w in seed_widths(range(1, 129), [64])}
     for _ in range(30):
         wanted = proposals(dict(sorted(known.items())))
         if not wanted:

@@ -1,0 +1,89 @@
+"""Rounds over many lines at once: what all of them ask for is timed together, so that drift hits them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from ..core.protocols import LayerTimer
+from ..core.shapes import LayerShape
+from ..steps import Staircase, detect_steps
+from ..tables import LatencyTable
+from .alignment import aligned_widths, ladders, learn_alignment
+from .lacking import Progress, time_shapes
+from .lines import Line
+from .propose import SHORT, place_edge, propose_widths
+
+#: Visits a shape beside a doubtful edge gets before the doubt is left standing.
+MOST_VISITS = 2
+
+
+class Rounds:
+    """Times what lines ask for until they ask for nothing more; counts what that took."""
+
+    def __init__(self, table: LatencyTable, timer: LayerTimer, progress: Progress | None, min_riser: float) -> None:
+        self.table, self.timer, self.progress, self.min_riser = table, timer, progress, min_riser
+        self.timed = self.retimed = 0
+
+    def lattices(self, lines: Iterable[Line]) -> dict[Line, range]:
+        """The widths of each line worth looking at: all of a short one, the aligned ones of others."""
+        long = [line for line in lines if len(line.grid) > SHORT]
+        self.visit({line: (line.grid[-1], *(w for ladder in ladders(line.grid) for w in ladder)) for line in long})
+        found = {line: line.grid for line in lines}
+        for line in long:
+            curve = line.curve(width for ladder in ladders(line.grid) for width in ladder)
+            if curve is not None:
+                found[line] = aligned_widths(line.grid, learn_alignment(curve, line.grid, min_riser=self.min_riser))
+        return found
+
+    def search(self, lattices: Mapping[Line, range], seeds: Mapping[Line, Iterable[int]]) -> dict[Line, Staircase]:
+        """Staircases over the lattices, once nothing between two measured widths can hide a step any more."""
+        self.visit(seeds)
+        staircases: dict[Line, Staircase] = {}
+        while True:
+            asked: dict[Line, Iterable[int]] = {}
+            again: dict[Line, Iterable[int]] = {}
+            for line, lattice in lattices.items():
+                curve = line.curve(lattice)
+                if curve is None:
+                    continue
+                staircase = staircases[line] = detect_steps(curve, min_riser=self.min_riser)
+                proposal = propose_widths(staircase, lattice.step)
+                asked[line], again[line] = proposal.widths, proposal.again
+            if not self.visit(asked, again):
+                return staircases
+
+    def place(self, staircases: Mapping[Line, Staircase]) -> dict[Line, Staircase]:
+        """The same over all measured widths, each edge between two aligned ones brought to its exact channel."""
+        while True:
+            curves = {line: curve for line in staircases if (curve := line.curve(line.grid))}
+            asked: dict[Line, list[int]] = {}
+            for line, curve in curves.items():
+                sides = pairwise(staircases[line].plateaus)
+                places = (place_edge(curve, before.high, behind.low, line.grid.step) for before, behind in sides)
+                asked[line] = [width for width in places if width]
+            if not self.visit(asked):
+                return {line: detect_steps(curve, min_riser=self.min_riser) for line, curve in curves.items()}
+
+    def visit(self, asked: Mapping[Line, Iterable[int]], again: Mapping[Line, Iterable[int]] | None = None) -> int:
+        """Time what the table lacks at the asked widths, and once more what is in doubt; how many samples that took."""
+        new = {s: line.name for line, widths in asked.items() for w in widths for s in line.shapes(w)}
+        doubtful = {s: line.name for line, widths in (again or {}).items() for w in widths for s in line.shapes(w)}
+        timed = self._time([shape for shape in new if shape not in self.table], new)
+        self.timed += timed
+        retimed = self._time([shape for shape in doubtful if self._may_repeat(shape)], doubtful)
+        self.retimed += retimed
+        return timed + retimed
+
+    def _may_repeat(self, shape: LayerShape) -> bool:
+        visits = self.table.visits(shape)
+        return len(visits) < MOST_VISITS and any(visit.usable for visit in visits)
+
+    def _time(self, shapes: Sequence[LayerShape], names: Mapping[LayerShape, str]) -> int:
+        before = self.timed + self.retimed
+
+        def report(done: int, shape: LayerShape) -> None:
+            if self.progress:
+                self.progress(before + done, before + len(shapes), f"{names[shape]}: {shape}")
+
+        return time_shapes(self.table, shapes, self.timer, report)
