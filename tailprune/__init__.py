@@ -33,7 +33,7 @@ from .core.shapes import LayerShape
 from .filling import fill_table, measure_while
 from .planning import choose_host, fixed_multiple, host_plan, plan_widths
 from .steps import LatencyCurve, Staircase, detect_steps, group_curve
-from .survey import Diagnosis, diagnose
+from .survey import Diagnosis, Survey, diagnose, survey_utilization
 from .tables import LatencyTable
 from .waves import SimulatedTimer, WaveModel, known_devices, load_device
 
@@ -104,6 +104,7 @@ __all__ = [
     "PlanMismatch",
     "SimulatedTimer",
     "Staircase",
+    "Survey",
     "TableError",
     "TailAwarePruner",
     "TailpruneError",
@@ -136,6 +137,7 @@ __all__ = [
     "read_widths",
     "save_pruned",
     "score_channels",
+    "survey_utilization",
     "trace_model",
     "verify_pruned",
 ]

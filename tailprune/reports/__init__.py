@@ -12,12 +12,16 @@ from .doctor_page import render_doctor_page, write_doctor_page
 from .doctor_table import diagnosis_table
 from .page import ReportPage, StaircaseView, render_page, write_page
 from .plots import plot_latency_by_layer, plot_predicted_measured, plot_ratio_sweep, plot_staircase, plot_widths
+from .survey_page import survey_page, write_survey_page
+from .survey_plots import NetworkUse, plot_networks, plot_time_map
+from .survey_table import survey_table
 from .tables import comparison_table, facts_table, plan_table, staircase_table
 
 __all__ = [
     "Comparison",
     "ComparisonRow",
     "LayerTime",
+    "NetworkUse",
     "ReportPage",
     "StaircaseView",
     "SweepPoint",
@@ -27,14 +31,19 @@ __all__ = [
     "figure_svg",
     "plan_table",
     "plot_latency_by_layer",
+    "plot_networks",
     "plot_predicted_measured",
     "plot_ratio_sweep",
     "plot_staircase",
+    "plot_time_map",
     "plot_widths",
     "render_doctor_page",
     "render_page",
     "save_figure",
     "staircase_table",
+    "survey_page",
+    "survey_table",
     "write_doctor_page",
     "write_page",
+    "write_survey_page",
 ]

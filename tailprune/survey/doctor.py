@@ -14,7 +14,7 @@ from .changes import best_changes, single_changes
 from .diagnosis import Diagnosis, LayerFinding
 from .payoff import Payoff, find_payoff
 from .places import Place, place_group, wasted_by_layer
-from .prices import Prices
+from .prices import Prices, weakest
 
 
 def diagnose(
@@ -82,7 +82,7 @@ def diagnose(
         dtype=graph.dtype,
         memory_format=graph.memory_format,
         origin=latency.origin,
-        kind=_weakest(kinds),
+        kind=weakest(kinds),
         widths=full,
         dense_us=dense_us,
         latency_us=latency_us,
@@ -117,7 +117,7 @@ def _layer_findings(
             calls=layer.calls,
             dense_us=None if dense is None else prices.layers_us((layer,), dense),
             latency_us=prices.layers_us((layer,), widths),
-            kind=_weakest(prices.kinds((layer,), widths)),
+            kind=weakest(prices.kinds((layer,), widths)),
             binding=_bind(layer, widths, dense, prices, model),
             wasted_us=wasted.get(layer.name, 0.0),
             place=places.get(terms[0]) if len(terms) == 1 else None,
@@ -137,10 +137,6 @@ def _bind(
     if model is not None:
         return bound_by_model(model, shape)
     return Binding(bound="unknown", evidence="these latencies do not show it")
-
-
-def _weakest(kinds: set[LatencyKind]) -> LatencyKind:
-    return "modelled" if "modelled" in kinds else "held" if "held" in kinds else "measured"
 
 
 def _warnings(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..core.errors import InvalidShape, MissingLatency
 from ..core.graph import ModelGraph
 from ..core.protocols import LatencyKind, LatencySource
+from .prices import weakest
 
 #: Powers of two from one image to what fills any current GPU; the field reports 1 (GAC) to 256 (HALP).
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -91,5 +92,4 @@ def _payoff_by(graph: ModelGraph, widths: Mapping[str, int], source: LatencySour
         times.append(BatchTime(batch=batch, dense_us=sum(costs[:half]), pruned_us=sum(costs[half:])))
     if not times:
         return Payoff()
-    kind: LatencyKind = "modelled" if "modelled" in kinds else "held" if "held" in kinds else "measured"
-    return Payoff(times=tuple(times), kind=kind, origin=source.origin)
+    return Payoff(times=tuple(times), kind=weakest(kinds), origin=source.origin)

@@ -63,3 +63,8 @@ class Prices:
                 "doctor` with --table and the --device it was measured on, which times them, or use `measure_while`.",
                 lacking,
             )
+
+
+def weakest(kinds: set[LatencyKind]) -> LatencyKind:
+    """How a sum is known whose parts are known in these ways."""
+    return "modelled" if "modelled" in kinds else "held" if "held" in kinds else "measured"

@@ -17,7 +17,7 @@ def test_the_worked_example_runs() -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("module", ["doctor", "changes"])
+@pytest.mark.parametrize("module", ["doctor", "changes", "utilization"])
 def test_docstring_examples_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"tailprune.survey.{module}"))
     assert result.attempted > 0
