@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .candidates import Candidates, Policy, candidate_widths
 from .costs import LayerCosts
+from .greedy import greedy_plan
 from .host import Scope, choose_host
 from .planner import Goal, plan_widths
 from .problem import Objective, Problem, Solution, build_problem
@@ -26,6 +27,7 @@ __all__ = [
     "candidate_widths",
     "choose_host",
     "fixed_multiple",
+    "greedy_plan",
     "host_plan",
     "plan_widths",
     "required_shapes",

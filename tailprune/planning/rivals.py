@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from ..core.errors import InvalidShape, NoPlan
 from ..core.graph import ModelGraph
@@ -14,9 +17,11 @@ from ..core.scores import ChannelScores
 from .costs import TICKS_PER_US, LayerCosts
 from .describe import assemble_plan
 from .host import Scope, choose_host
+from .problem import Integers
 
-#: Halvings of the ratio's interval: 2**-20 is less than one channel in a million.
-HALVINGS = 20
+#: Ratios priced before the walk. Latency wobbles by a step or two of single groups around a falling trend: a first row
+#: that fits lies within a few rows of the trend, and 64 intervals of ResNet-50's multiples of 8 hold some 50 rows each.
+SCANNED = 64
 
 
 def host_plan(graph: ModelGraph, scores: ChannelScores, latency: LatencySource) -> WidthPlan:
@@ -30,21 +35,6 @@ def host_plan(graph: ModelGraph, scores: ChannelScores, latency: LatencySource) 
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rounded:
-    """A host at one ratio and its rounded widths."""
-
-    ratio: float
-    scores: ChannelScores
-    widths: Mapping[str, int]
-    time: int  # in ticks
-    kept: float  # importance
-
-    @property
-    def us(self) -> float:
-        return self.time / TICKS_PER_US
-
-
 def fixed_multiple(
     graph: ModelGraph,
     scores: ChannelScores,
@@ -54,83 +44,142 @@ def fixed_multiple(
     target_us: float | None = None,
     target_importance: float | None = None,
     scope: Scope = "global",
+    min_widths: Mapping[str, int] | None = None,
 ) -> WidthPlan:
     """What do fixed multiples reach at the same latency, or at the same importance kept, done fairly?
 
     Every group goes to the multiple nearest to the width an unrounded host gives it (the wider of two equally near),
     at least one multiple and at most the original; groups narrower than the multiple keep the host's width and are
-    named. The host's ratio is bisected: towards `target_us`, as near as it gets without exceeding it, or towards
-    `target_importance`, as near as it gets without falling below; the warnings say how near. With granule G the
-    multiple is the least common one of both. `multiple=1` is the unrounded host at that target. `scores` needs no host:
-    one that is there only names the scopes in which importance is counted.
+    named. `min_widths` holds as it does for a plan: the least multiple that satisfies it. With granule G the multiple
+    is the least common one of both. `multiple=1` is the unrounded host at that target. Hosts in `scores` are not asked
+    for: channels are ranked by score, and importance is counted in the scopes that `scores` names.
 
-    Raises NoPlan where no ratio reaches the target.
+    Widths, and with them the importance kept, only fall as the host's ratio rises; latency need not. Under `target_us`
+    the plan is the first one that fits on the way from ratio 0 to 1, under `target_importance` the fastest of those
+    that keep it: SCANNED ratios are priced, and every one in the interval where the answer lies.
+    Raises NoPlan where none of the scanned ratios reaches the target.
     """
     if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
         raise InvalidShape(f"A fixed multiple must be a whole number of at least 1, got {multiple!r}.")
     given = target_us if target_importance is None else target_importance
     if (target_us is None) == (target_importance is None) or not (math.isfinite(given or 0.0) and (given or 0.0) > 0):
         raise InvalidShape(
-            "A fixed multiple is bisected to exactly one target, positive and finite: "
+            "A fixed multiple is brought to exactly one target, positive and finite: "
             f"got target_us={target_us!r}, target_importance={target_importance!r}."
         )
-    costs = LayerCosts.over(latency)
-    steps = {g.group: math.lcm(multiple, graph.group(g.group).granule) for g in scores.groups}
-    left_out = tuple(g.group for g in scores.groups if g.width < steps[g.group])
+    way = _Way(graph, scores, LayerCosts.over(latency), multiple, scope, min_widths or {})
+    if target_us is not None:
+        row = way.first_within(target_us)
+        note = f"latency is {1 - way.us(row) / target_us:.2%} below the target"
+    else:
+        row = way.fastest_keeping(target_importance or 0.0)
+        note = f"importance kept is {way.kept(row) - (target_importance or 0.0):.2%} above the target"
+    return way.plan(row, budget_us=target_us, note=f"{note}, at ratio {way.ratios[row]:.4f}")
 
-    def at(ratio: float) -> _Rounded:
-        host = choose_host(scores, ratio, scope=scope, keep_one=True)
-        widths = {
-            g.group: g.host_width
-            if g.group in left_out or not graph.group(g.group).prunable
-            else _nearest(g.host_width, steps[g.group], g.width)
-            for g in host.groups
-        }
-        return _Rounded(
-            ratio=ratio,
-            scores=host,
-            widths=widths,
-            time=costs.total(graph, widths),
-            kept=scores.importance_kept(widths),
+
+class _Way:
+    """The rounded hosts on the way from ratio 0 to ratio 1, each once: rows of widths that only fall."""
+
+    def __init__(
+        self,
+        graph: ModelGraph,
+        scores: ChannelScores,
+        costs: LayerCosts,
+        multiple: int,
+        scope: Scope,
+        min_widths: Mapping[str, int],
+    ) -> None:
+        self.graph, self.costs, self.multiple, self.scope = graph, costs, multiple, scope
+        self.scores = dataclasses.replace(
+            scores, groups=tuple(dataclasses.replace(g, host_kept=None) for g in scores.groups)
         )
+        self.steps = {g.group: math.lcm(multiple, graph.group(g.group).granule) for g in scores.groups}
+        self.left_out = tuple(g.group for g in scores.groups if g.width < self.steps[g.group])
+        ratios, hosts = hosts_by_ratio(self.scores, scope)
+        for column, g in enumerate(scores.groups):
+            if g.group not in self.left_out and graph.group(g.group).prunable:
+                floor = min_widths.get(g.group, 1)
+                hosts[:, column] = _nearest(hosts[:, column], self.steps[g.group], floor, g.width)
+        new = np.concatenate([[True], np.any(hosts[1:] != hosts[:-1], axis=1)])
+        self.ratios: Sequence[float] = ratios[new].tolist()
+        self.rows = hosts[new]
 
-    def fits(tried: _Rounded) -> bool:
-        return tried.kept >= target_importance if target_importance is not None else tried.us <= (target_us or 0.0)
+    def widths(self, row: int) -> dict[str, int]:
+        chosen = zip(self.scores.groups, self.rows[row].tolist(), strict=True)
+        return {**self.graph.widths, **{g.group: width for g, width in chosen}}
 
-    # High ratios fit a latency, low ones an importance; both change with the ratio in small steps, nearly monotone.
-    inside, outside = (at(0.0), at(1.0)) if target_importance is not None else (at(1.0), at(0.0))
-    if not fits(inside):
-        reached = f"keep {inside.kept:.2%}" if target_importance is not None else f"cost {inside.us:,.1f} us"
-        wanted = f"{target_importance:.2%}" if target_importance is not None else f"{target_us:,.1f} us"
+    def us(self, row: int) -> float:
+        return self.costs.total(self.graph, self.widths(row)) / TICKS_PER_US
+
+    def kept(self, row: int) -> float:
+        return self.scores.importance_kept(self.widths(row))
+
+    def first_within(self, target_us: float) -> int:
+        scanned = self._scanned(len(self.rows))
+        before, least = -1, math.inf
+        for row in scanned:
+            us = self.us(row)
+            if us <= target_us:
+                return next(i for i in range(before + 1, row + 1) if self.us(i) <= target_us)
+            before, least = row, min(least, us)
         raise NoPlan(
-            f"Multiples of {multiple} cannot reach {wanted}: at best, ratio {inside.ratio:.0f}, they {reached}. "
+            f"Multiples of {self.multiple} cannot reach {target_us:,.1f} us: at best they cost {least:,.1f} us. "
             "Change the target, or lower the multiple."
         )
-    fitting = [inside, *([outside] if fits(outside) else [])]
-    for _ in range(HALVINGS if len(fitting) == 1 else 0):
-        middle = at((inside.ratio + outside.ratio) / 2)
-        if fits(middle):
-            inside = middle
-            fitting.append(middle)
-        else:
-            outside = middle
-    if target_importance is not None:
-        best = min(fitting, key=lambda tried: (tried.time, -tried.kept, tried.ratio))
-        notes = [f"importance kept is {best.kept - target_importance:.2%} above the target, at ratio {best.ratio:.4f}"]
+
+    def fastest_keeping(self, target: float) -> int:
+        # what is kept falls with the row, so those that keep enough come first
+        enough = bisect_left(range(len(self.rows)), True, key=lambda row: self.kept(row) < target)
+        if not enough:
+            raise NoPlan(
+                f"Multiples of {self.multiple} cannot reach {target:.2%}: at best, ratio 0, they keep "
+                f"{self.kept(0):.2%}. Change the target, or lower the multiple."
+            )
+        scanned = [row for row in self._scanned(len(self.rows)) if row < enough]
+        tried = sorted({*scanned, *range(scanned[-1], enough)})
+        return min(tried, key=lambda row: (self.us(row), row))
+
+    def _scanned(self, count: int) -> list[int]:
+        return sorted({round(rank) for rank in np.linspace(0, count - 1, SCANNED)})
+
+    def plan(self, row: int, *, budget_us: float | None, note: str) -> WidthPlan:
+        host = choose_host(self.scores, self.ratios[row], scope=self.scope, keep_one=True)
+        scored = dataclasses.replace(host, groups=tuple(
+            dataclasses.replace(g, scope=given.scope) for g, given in zip(host.groups, self.scores.groups, strict=True)
+        ))  # fmt: skip
+        widths = self.widths(row)
+        notes = [note]
+        if self.left_out:
+            notes.append(f"narrower than {self.multiple}, left out: {', '.join(self.left_out)}")
+        return assemble_plan(
+            self.graph, scored, self.costs, widths=widths, host_widths={**self.graph.widths, **host.host_widths},
+            reasons={g: "left out" if g in self.left_out else f"multiple of {self.steps.get(g, 1)}" for g in widths},
+            policy=f"multiple-{self.multiple}", goal="rule", reach=None, solver="scan", status="feasible",
+            optimality_gap=None, original_us=self.costs.total(self.graph, self.graph.widths) / TICKS_PER_US,
+            budget_us=budget_us, warnings=(*self.scores.warnings, *notes),
+        )  # fmt: skip
+
+
+def hosts_by_ratio(scores: ChannelScores, scope: Scope) -> tuple[np.ndarray, Integers]:
+    """The width of every group (columns) under `choose_host(..., keep_one=True)` at every ratio that makes a difference
+    (rows): 0, and the middle of each interval between two ratios at which one more unit goes."""
+    units = [np.sort(np.array(g.scores).reshape(g.granule, -1).mean(axis=0)) for g in scores.groups]
+    if scope == "global":
+        everything = np.sort(np.concatenate(units))
+        breaks = np.arange(len(everything) + 1) / len(everything)
+        ratios = np.concatenate([[0.0], (breaks[1:] + breaks[:-1]) / 2])
+        thresholds = np.concatenate([[-math.inf], everything])
+        kept = [len(unit) - np.searchsorted(unit, thresholds, side="right") for unit in units]
     else:
-        best = max(fitting, key=lambda tried: (tried.time, tried.kept, -tried.ratio))
-        notes = [f"latency is {1 - best.us / (target_us or 1.0):.2%} below the target, at ratio {best.ratio:.4f}"]
-    if left_out:
-        notes.append(f"narrower than {multiple}, left out: {', '.join(left_out)}")
-    widths = {**graph.widths, **best.widths}
-    host_widths = {**graph.widths, **best.scores.host_widths}
-    reasons = {group: "left out" if group in left_out else f"multiple of {steps.get(group, 1)}" for group in widths}
-    return assemble_plan(
-        graph, best.scores, costs, widths=widths, host_widths=host_widths, reasons=reasons,
-        policy=f"multiple-{multiple}", goal="rule", reach=None, solver="bisection", status="feasible", optimality_gap=None,
-        original_us=costs.total(graph, graph.widths) / TICKS_PER_US, budget_us=target_us, warnings=(*scores.warnings, *notes),
-    )  # fmt: skip
+        breaks = np.unique(np.concatenate([np.arange(size + 1) / size for size in {len(unit) for unit in units}]))
+        ratios = np.concatenate([[0.0], (breaks[1:] + breaks[:-1]) / 2])
+        kept = [len(unit) - np.ceil(len(unit) * ratios).astype(np.int64) for unit in units]
+    granules = np.array([g.granule for g in scores.groups])
+    return ratios, np.maximum(np.stack(kept, axis=1), 1) * granules
 
 
-def _nearest(width: int, multiple: int, original: int) -> int:
-    return min(max((width + multiple // 2) // multiple, 1) * multiple, original // multiple * multiple)
+def _nearest(widths: Integers, multiple: int, floor: int, original: int) -> Integers:
+    lowest = max(-(-floor // multiple), 1) * multiple
+    return np.minimum(
+        np.maximum((widths + multiple // 2) // multiple * multiple, lowest), original // multiple * multiple
+    )

@@ -135,6 +135,15 @@ def tiny_graph(seed: int, *, max_groups: int = 5, max_width: int = 9) -> ModelGr
     return ModelGraph(model=f"tiny-{seed}", layers=tuple(layers), groups=tuple(groups), input_shape=(1, 3, 9, 9))
 
 
+def chain(*widths: int, granules: tuple[int, ...] = ()) -> ModelGraph:
+    granules = granules or (1,) * len(widths)
+    ids = {f"g{i}": w for i, w in enumerate(widths)}
+    layers = [layer("l0", ids, expr(constant=3), expr("g0"))]
+    layers += [layer(f"l{i}", ids, expr(f"g{i - 1}"), expr(f"g{i}")) for i in range(1, len(widths))]
+    groups = tuple(ChannelGroup(id=g, width=w, granule=n) for (g, w), n in zip(ids.items(), granules, strict=True))
+    return ModelGraph(model="chain", layers=tuple(layers), groups=groups, input_shape=(1, 3, 14, 14))
+
+
 def random_scores(graph: ModelGraph, seed: int, *, coarse: bool = False, lognormal: bool = False) -> ChannelScores:
     r = random.Random(seed)
 
