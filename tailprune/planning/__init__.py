@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .candidates import Candidates, Policy, candidate_widths
 from .costs import LayerCosts
+from .frontier import Frontier, FrontierPoint, plan_frontier
 from .greedy import greedy_plan
 from .host import Scope, choose_host
 from .planner import Goal, plan_widths
@@ -15,6 +16,8 @@ from .structure import required_shapes
 
 __all__ = [
     "Candidates",
+    "Frontier",
+    "FrontierPoint",
     "Goal",
     "LayerCosts",
     "Objective",
@@ -29,6 +32,7 @@ __all__ = [
     "fixed_multiple",
     "greedy_plan",
     "host_plan",
+    "plan_frontier",
     "plan_widths",
     "required_shapes",
     "solve",

@@ -1,4 +1,4 @@
-"""Pareto fronts over an elimination tree, pruned by a Lagrangian bound: the exact optimum, and ties settled."""
+"""Every plan near the bound: Pareto fronts over an elimination tree, all states of a separator in one array."""
 
 from __future__ import annotations
 
@@ -8,164 +8,154 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .problem import Integers, Objective, Positions, Problem
+from .messages import DOUBT, Priced, price
+from .problem import Integers
 from .tree import Tree
 
-#: Points on all fronts of one elimination together (or one product of two), 64 MB, and states that are looped over,
-#: beyond which proof is given up.
-MAX_POINTS = 2_000_000
-MAX_STATES = 100_000
+#: Partial plans held by one elimination, about 60 bytes each: beyond it the caller narrows the window, or gives up.
+MAX_POINTS = 3_000_000
+
+Index = NDArray[np.intp]
 
 
 class OutOfRoom(Exception):
-    """The fronts outgrew memory or time; the caller falls back to the best plan it knows."""
+    """The fronts outgrew memory or time; the caller keeps the best plan it knows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Front:
-    """Partial plans of a subtree in one state of its separator: (first, second) quantities, the bucket's own position,
-    and which point of each child's front they are made of."""
+class Plans:
+    """Plans of a whole network, by rising time and falling loss; a row of positions each."""
 
-    first: Integers
-    second: Integers
-    position: Integers
-    parts: tuple[Integers, ...]
+    time: Integers
+    loss: Integers
+    positions: NDArray[np.intp]
 
-    def take(self, index: NDArray) -> Front:
-        return Front(
-            first=self.first[index],
-            second=self.second[index],
-            position=self.position[index],
-            parts=tuple(part[index] for part in self.parts),
-        )
+    def __len__(self) -> int:
+        return len(self.time)
 
 
-def best_under_bound(
-    tree: Tree, problem: Problem, objective: Objective, *, price: float, upper: int, deadline: float
-) -> Positions | None:
-    """The best plan, ties settled, if it is no worse than `upper`; else some worse plan, or None.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Front:
+    """Partial plans of a subtree: their state (of the separator, ascending), their position of the bucket's variable,
+    and which point of each child's front they are made of. `first[s]` is where the points of state s begin."""
 
-    A partial plan is dropped when  first + price x second + (the least that all else adds at that price)
-    exceeds  upper + price x limit:  no completion within the limit is then as good as `upper`.
-    Raises OutOfRoom where memory or time does not suffice.
+    state: Index
+    time: Integers
+    loss: Integers
+    position: Index
+    parts: tuple[Index, ...]
+    first: Index
+
+
+def plans_near(priced: Priced, window: float, *, deadline: float) -> Plans:
+    """All undominated plans that cost at most `priced.least + window`, fixed layers aside.
+
+    At weights (a, b) a partial plan is dropped when  a time + b loss + (the least that all else adds)  exceeds the
+    ceiling, and when another of the same state of its separator is no worse in both. Both keep every plan that is
+    undominated and below the ceiling, up to equals in (time, loss). Raises OutOfRoom.
     """
-    by_time = objective.minimise == "time"
-    weights = (1.0, price) if by_time else (price, 1.0)
-    fixed_first, fixed_second = (problem.fixed_time, 0) if by_time else (0, problem.fixed_time)
-    ceiling = upper - fixed_first + price * (objective.limit - fixed_second)
-    # float sums of integers below 2**53: what they may be off by widens the ceiling, so that nothing good is dropped
-    ceiling += 1e-9 * abs(ceiling) + 1e-9 * price * (abs(objective.limit) + abs(fixed_second)) + 1.0
-
-    tables, minima = tree.messages(*weights)
-    outside = tree.outside(tables, minima)
-    allowed: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)] * len(tree.buckets)
-    for bucket, table, rest in zip(tree.buckets, tables, outside, strict=True):
-        least = (table + rest[None]).reshape(len(bucket.loss), -1).min(axis=1)
-        allowed[bucket.variable] = np.flatnonzero(least <= ceiling)
-        if not len(allowed[bucket.variable]):
-            return None
-    tree = tree.restricted(allowed)
-    tables, minima = tree.messages(*weights)
-    outside = tree.outside(tables, minima)
-
-    fronts: list[dict[tuple[int, ...], Front]] = []
-    for bucket, rest in zip(tree.buckets, outside, strict=True):
-        if bucket.time.size > MAX_STATES:
+    ceiling = priced.least + window
+    ceiling += DOUBT * (abs(priced.least) + abs(ceiling)) + 1e-3
+    _, through = priced.outside()
+    allowed = [np.flatnonzero(cost <= ceiling) for cost in through]
+    if not all(len(positions) for positions in allowed):
+        return _no_plans(len(allowed))
+    tree = priced.tree.restricted(allowed)
+    small = price(tree, *priced.weights)
+    outside, _ = small.outside()
+    fronts: list[_Front] = []
+    for i in range(len(tree.buckets)):
+        if time.monotonic() > deadline:
             raise OutOfRoom
-        loss = np.broadcast_to(bucket.loss.reshape(-1, *[1] * len(bucket.separator)), bucket.time.shape)
-        first, second = (bucket.time, loss) if by_time else (loss, bucket.time)
-        here: dict[tuple[int, ...], Front] = {}
-        points = 0
-        for state in np.ndindex(rest.shape):
-            place = dict(zip(bucket.separator, state, strict=True))
-            pieces = []
-            for position in range(len(bucket.loss)):
-                place[bucket.variable] = position
-                cell = (position, *state)
-                front = Front(
-                    first=first[cell].reshape(1),
-                    second=second[cell].reshape(1),
-                    position=np.array([position]),
-                    parts=(),
-                )
-                keys = [tuple(place[v] for v in tree.buckets[child].separator) for child in bucket.children]
-                waiting = sum(float(minima[child][key]) for child, key in zip(bucket.children, keys, strict=True))
-                for child, key in zip(bucket.children, keys, strict=True):
-                    waiting -= float(minima[child][key])
-                    if len(front.first) * len(fronts[child][key].first) > MAX_POINTS or time.monotonic() > deadline:
-                        raise OutOfRoom
-                    room = ceiling - float(rest[state]) - waiting
-                    front = _joined(front, fronts[child][key], price=price, room=room)
-                pieces.append(front)
-            merged = Front(
-                first=np.concatenate([piece.first for piece in pieces]),
-                second=np.concatenate([piece.second for piece in pieces]),
-                position=np.concatenate([piece.position for piece in pieces]),
-                parts=tuple(
-                    np.concatenate(columns) for columns in zip(*(piece.parts for piece in pieces), strict=True)
-                ),
-            )
-            here[state] = _undominated(merged, price=price, room=ceiling - float(rest[state]))
-            points += len(here[state].first)
-            if points > MAX_POINTS:
-                raise OutOfRoom
-        fronts.append(here)
-    return _read_off(tree, fronts, objective.limit - fixed_second, allowed)
+        fronts.append(_front(small, i, fronts, outside[i], ceiling))
+    return _read_off(tree, fronts, allowed)
 
 
-def _joined(front: Front, other: Front, *, price: float, room: float) -> Front:
-    """Every sum of a point here and a point there that still fits the bound, undominated."""
-    size = len(other.first)
-    pair = np.arange(len(front.first) * size)
-    left, right = pair // max(size, 1), pair % max(size, 1)
-    first, second = front.first[left] + other.first[right], front.second[left] + other.second[right]
-    keep = first + price * second <= room
-    left, right = left[keep], right[keep]
-    joined = Front(
-        first=first[keep],
-        second=second[keep],
-        position=front.position[left],
-        parts=(*(part[left] for part in front.parts), right),
+def _front(small: Priced, i: int, fronts: list[_Front], outside: NDArray, ceiling: float) -> _Front:
+    tree, (time_weight, loss_weight) = small.tree, small.weights
+    bucket = tree.buckets[i]
+    cells = int(np.prod([float(size) for size in bucket.shape]))
+    if cells > MAX_POINTS:
+        raise OutOfRoom
+    # with everything else at its cheapest, which cells of the scope are worth a look?
+    belief = np.zeros(bucket.shape) + outside[None]
+    for part in small.parts[i]:
+        belief = belief + part
+    cell = np.flatnonzero(belief.ravel() <= ceiling)
+    ticks, losses = np.zeros(bucket.shape, dtype=np.int64), np.zeros(bucket.shape, dtype=np.int64)
+    for factor in bucket.factors:
+        ticks, losses = ticks + factor.time, losses + factor.loss
+    spent, lost = ticks.ravel()[cell], losses.ravel()[cell]
+    waiting = belief.ravel()[cell] - (time_weight * spent + loss_weight * lost)  # children and outside
+    coordinates = dict(zip(bucket.scope, np.unravel_index(cell, bucket.shape), strict=True))
+    origin = np.arange(len(cell))
+    parts: tuple[Index, ...] = ()
+    for child in bucket.children:
+        front, below = fronts[child], tree.buckets[child]
+        state = np.ravel_multi_index([coordinates[v] for v in below.separator], below.shape[1:])
+        waiting = waiting - small.minima[child].ravel()[state]
+        here = state[origin]
+        counts = front.first[here + 1] - front.first[here]
+        total = int(counts.sum())
+        if total > MAX_POINTS:
+            raise OutOfRoom
+        left = np.repeat(np.arange(len(here)), counts)
+        right = np.arange(total) - np.repeat(np.cumsum(counts) - counts - front.first[here], counts)
+        spent, lost, origin = spent[left] + front.time[right], lost[left] + front.loss[right], origin[left]
+        keep = np.flatnonzero(time_weight * spent + loss_weight * lost + waiting[origin] <= ceiling)
+        keep = keep[_undominated(origin[keep], spent[keep], lost[keep])]
+        spent, lost, origin = spent[keep], lost[keep], origin[keep]
+        parts = (*(part[left[keep]] for part in parts), right[keep])
+    states = outside.size
+    state = cell[origin] % states  # the bucket's own variable is the first axis of its scope
+    best = _undominated(state, spent, lost)
+    return _Front(
+        state=state[best],
+        time=spent[best],
+        loss=lost[best],
+        position=cell[origin[best]] // states,
+        parts=tuple(part[best] for part in parts),
+        first=np.searchsorted(state[best], np.arange(states + 1)),
     )
-    return _undominated(joined, price=price, room=room)
 
 
-def _undominated(front: Front, *, price: float, room: float) -> Front:
-    """Points within the bound that no other beats in both quantities, by rising first and falling second."""
-    order = np.lexsort((front.second, front.first))
-    second = front.second[order]
-    lowest = np.minimum.accumulate(second)
+def _undominated(state: Index, spent: Integers, lost: Integers) -> Index:
+    """The points of every state that no other of it beats, by state, rising time and falling loss."""
+    order = np.lexsort((lost, spent, state))
+    state, lost = state[order], lost[order]
+    # one running minimum for all states: a later state starts below everything an earlier one holds
+    span = int(lost.max(initial=0)) + 1
+    level = lost - state * span
     keep = np.ones(len(order), dtype=bool)
-    keep[1:] = second[1:] < lowest[:-1]
-    keep &= front.first[order] + price * second <= room
-    return front.take(order[keep])
+    keep[1:] = level[1:] < np.minimum.accumulate(level)[:-1]
+    return order[keep]
 
 
-def _read_off(
-    tree: Tree, fronts: list[dict[tuple[int, ...], Front]], limit: int, allowed: list[NDArray[np.int64]]
-) -> Positions | None:
-    """Join the roots, take the first point within the limit, and follow it down."""
-    roots = [i for i, parent in enumerate(tree.parents) if parent < 0]
-    total = Front(
-        first=np.zeros(1, dtype=np.int64),
-        second=np.zeros(1, dtype=np.int64),
-        position=np.zeros(1, dtype=np.int64),
-        parts=(),
-    )
-    for root in roots:
-        if len(total.first) * len(fronts[root][()].first) > MAX_POINTS:
+def _read_off(tree: Tree, fronts: list[_Front], allowed: list[Index]) -> Plans:
+    """Join the roots, and follow every plan down to the positions it is made of."""
+    spent, lost = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    chosen: dict[int, Index] = {}
+    for root in tree.roots:
+        front = fronts[root]
+        if len(spent) * len(front.time) > MAX_POINTS:
             raise OutOfRoom
-        total = _joined(total, fronts[root][()], price=0.0, room=np.inf)
-    within = np.flatnonzero(total.second <= limit)
-    if not len(within):
-        return None
-    chosen: dict[int, int] = {root: int(part[within[0]]) for root, part in zip(roots, total.parts, strict=True)}
-    positions = [0] * len(tree.buckets)
+        left, right = np.divmod(np.arange(len(spent) * len(front.time)), max(len(front.time), 1))
+        spent, lost = spent[left] + front.time[right], lost[left] + front.loss[right]
+        best = _undominated(np.zeros(len(spent), dtype=np.intp), spent, lost)
+        spent, lost = spent[best], lost[best]
+        chosen = {other: points[left[best]] for other, points in chosen.items()}
+        chosen[root] = right[best]
+    positions = np.zeros((len(spent), len(tree.buckets)), dtype=np.intp)
     for i in reversed(range(len(tree.buckets))):
-        bucket = tree.buckets[i]
-        front = fronts[i][tuple(positions[v] for v in bucket.separator)]
-        point = chosen[i]
-        positions[bucket.variable] = int(front.position[point])
+        bucket, front, point = tree.buckets[i], fronts[i], chosen[i]
+        positions[:, bucket.variable] = front.position[point]
         for child, part in zip(bucket.children, front.parts, strict=True):
-            chosen[child] = int(part[point])
-    return tuple(int(allowed[v][p]) for v, p in enumerate(positions))
+            chosen[child] = part[point]
+    for v, places in enumerate(allowed):
+        positions[:, v] = places[positions[:, v]]
+    return Plans(time=spent, loss=lost, positions=positions)
+
+
+def _no_plans(variables: int) -> Plans:
+    none = np.zeros(0, dtype=np.int64)
+    return Plans(time=none, loss=none, positions=np.zeros((0, variables), dtype=np.intp))

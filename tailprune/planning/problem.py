@@ -115,6 +115,26 @@ class Problem:
         count = self.num_variables
         return tuple(positions[axis] if axis < count else self._sum_place(axis, positions) for axis in axes)
 
+    def variables_of(self, table: Table) -> tuple[int, ...]:
+        """The variables behind a table's axes, ascending."""
+        return tuple(sorted({v for axis in table.axes for v, _ in self.structure.axes[axis].terms}))
+
+    def spread_table(self, table: Table, variables: tuple[int, ...]) -> Integers:
+        """A table over variables alone: a sum axis is spread over the groups it adds up."""
+        axes, candidates = self.structure.axes, self.structure.candidates
+        sizes = [len(candidates[v]) for v in variables]
+        ticks = np.empty([len(axes[axis].values) for axis in table.axes], dtype=np.int64)
+        for cell in np.ndindex(ticks.shape):
+            ticks[cell] = table.at(cell)
+        where = []
+        for axis in table.axes:
+            widths = np.zeros([1] * len(sizes), dtype=np.int64)
+            for v, times in axes[axis].terms:
+                shape = [n if other == v else 1 for n, other in zip(sizes, variables, strict=True)]
+                widths = widths + times * np.array(candidates[v], dtype=np.int64).reshape(shape)
+            where.append(np.searchsorted(np.array(axes[axis].values), widths))
+        return np.broadcast_to(ticks[tuple(where)], sizes)
+
     def _sum_place(self, axis: int, positions: Sequence[int]) -> int:
         candidates = self.structure.candidates
         total = sum(times * candidates[v][positions[v]] for v, times in self.structure.axes[axis].terms)

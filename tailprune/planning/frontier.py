@@ -1,0 +1,136 @@
+"""The frontier: the best importance at every latency, with a proved gap at each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..core.errors import InvalidShape, NoPlan
+from ..core.graph import ModelGraph
+from ..core.plan import Budget, WidthPlan
+from ..core.protocols import LatencySource
+from ..core.scores import ChannelScores
+from .candidates import Candidates, Policy, candidate_widths
+from .costs import TICKS_PER_US, LayerCosts
+from .describe import write_plan
+from .hull import TradeOff, trace_trade_off
+from .problem import UNITS_OF_IMPORTANCE, Objective, Positions, Problem, build_problem
+from .tree import build_tree
+
+#: Where the plans of a frontier are nearer than this to the bound (as a share of the importance), no more are sought.
+FRONTIER_GAP = 5e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierPoint:
+    """One undominated plan: no other known one is both as fast and keeps as much."""
+
+    latency_us: float
+    importance: float
+    problem: Problem
+    positions: Positions
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return self.problem.widths(self.positions)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frontier:
+    """What does every budget buy? Plans from the fastest to the best, and how much better any other could be."""
+
+    problem: Problem
+    candidates: Candidates
+    policy: Policy
+    reach: int | None
+    frozen: Collection[str]
+    trade_off: TradeOff
+    seconds: float
+
+    @cached_property
+    def points(self) -> tuple[FrontierPoint, ...]:
+        """By rising latency and rising importance."""
+        plans, best = self.trade_off.plans, self.problem.best_value
+        return tuple(
+            FrontierPoint(
+                latency_us=int(ticks) / TICKS_PER_US,
+                importance=(best - int(loss)) / UNITS_OF_IMPORTANCE,
+                problem=self.problem,
+                positions=tuple(int(p) for p in positions),
+            )
+            for ticks, loss, positions in zip(plans.time, plans.loss, plans.positions, strict=True)
+        )
+
+    def bound(self, latency_us: float) -> float:
+        """No plan within this latency keeps more importance. NoPlan below the fastest."""
+        loss = float(self.trade_off.bound(np.array([self._ticks(latency_us)]))[0])
+        return (self.problem.best_value - loss) / UNITS_OF_IMPORTANCE
+
+    def gap(self, latency_us: float) -> float:
+        """By what share a better plan could still exceed the importance of the one known within this latency."""
+        ticks = np.array([self._ticks(latency_us)])
+        loss = int(self.trade_off.best_loss(ticks)[0])
+        return max(0.0, (loss - float(self.trade_off.bound(ticks)[0])) / max(self.problem.best_value - loss, 1))
+
+    def plan(self, budget: Budget) -> WidthPlan:
+        """The best known plan within a budget."""
+        problem, graph, scores = self.problem, self.problem.graph, self.problem.scores
+        host_widths = {**graph.widths, **scores.host_widths}
+        original_us = problem.costs.total(graph, graph.widths) / TICKS_PER_US
+        host_us = problem.costs.total(graph, host_widths) / TICKS_PER_US
+        budget_us = budget.resolve(original_us=original_us, host_us=host_us)
+        ticks = self._ticks(budget_us)
+        plans = self.trade_off.plans
+        row = plans.positions[int(np.searchsorted(plans.time, ticks, side="right")) - 1]
+        bound = int(np.ceil(self.trade_off.bound(np.array([ticks]))[0]))
+        return write_plan(
+            problem, problem.solution(tuple(int(p) for p in row), solver="elimination", bound=bound),
+            Objective(minimise="loss", limit=ticks), candidates=self.candidates, policy=self.policy, goal="better",
+            reach=self.reach, original_us=original_us, host_widths=host_widths, budget_us=budget_us, frozen=self.frozen,
+        )  # fmt: skip
+
+    def _ticks(self, latency_us: float) -> int:
+        ticks, fastest = int(latency_us * TICKS_PER_US), int(self.trade_off.plans.time[0])
+        if ticks < fastest:
+            raise NoPlan(
+                f"Budget {latency_us:,.1f} us is below the cheapest plan, {fastest / TICKS_PER_US:,.1f} us. "
+                "Raise the budget, or lower min_widths."
+            )
+        return ticks
+
+
+def plan_frontier(
+    graph: ModelGraph,
+    scores: ChannelScores,
+    *,
+    latency: LatencySource,
+    policy: Policy = "reallocate",
+    reach: int = 1,
+    min_widths: Mapping[str, int] | None = None,
+    max_widths: Mapping[str, int] | None = None,
+    frozen: Collection[str] = (),
+    time_limit_s: float = 10.0,
+) -> Frontier:
+    """What importance does every latency buy, and how much more could any plan keep?
+
+    One elimination per price gives the lower hull of (latency, importance lost) and a bound at every latency; near
+    each of its stretches all undominated plans are listed until the gap is at most FRONTIER_GAP, or the time is up.
+    """
+    started = time.monotonic()
+    costs = LayerCosts.over(latency)
+    candidates = candidate_widths(
+        graph, scores, costs, policy=policy, reach=reach, min_widths=min_widths, max_widths=max_widths, frozen=frozen
+    )
+    problem = build_problem(graph, scores, costs, candidates.widths)
+    tree = build_tree(problem)
+    if tree is None:
+        raise InvalidShape(f"{graph.model} has too many sums of groups for a frontier. Plan single budgets instead.")
+    trade_off = trace_trade_off(tree, problem, gap=FRONTIER_GAP, deadline=started + time_limit_s)
+    return Frontier(
+        problem=problem, candidates=candidates, policy=policy, reach=reach if policy == "snap" else None,
+        frozen=frozen, trade_off=trade_off, seconds=time.monotonic() - started,
+    )  # fmt: skip
