@@ -7,6 +7,15 @@ from .fill import fill_table
 from .lacking import Progress, measure_missing, measure_while
 from .lines import group_line
 from .report import FillReport
-from .shards import shard_of
+from .shards import launched_shard, shard_of
 
-__all__ = ["FillReport", "Progress", "fill_table", "group_line", "measure_missing", "measure_while", "shard_of"]
+__all__ = [
+    "FillReport",
+    "Progress",
+    "fill_table",
+    "group_line",
+    "launched_shard",
+    "measure_missing",
+    "measure_while",
+    "shard_of",
+]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from ..core.protocols import LayerTimer
 from ..core.shapes import LayerShape
-from ..steps import Staircase, detect_steps
+from ..steps import LatencyCurve, Staircase, detect_steps
 from ..tables import LatencyTable
 from .alignment import aligned_widths, ladders, learn_alignment
 from .lacking import Progress, time_shapes
@@ -54,14 +54,22 @@ class Rounds:
                 return staircases
 
     def place(self, staircases: Mapping[Line, Staircase]) -> dict[Line, Staircase]:
-        """The same over all measured widths, each edge between two aligned ones brought to its exact channel."""
+        """The same over all measured widths, each step between two aligned ones brought to its exact channel.
+
+        A line that only rises by a riser from one aligned width to the next may be a slope: there one timing must do.
+        """
         while True:
             curves = {line: curve for line in staircases if (curve := line.curve(line.grid))}
             asked: dict[Line, list[int]] = {}
             for line, curve in curves.items():
-                sides = pairwise(staircases[line].plateaus)
-                places = (place_edge(curve, before.high, behind.low, line.grid.step) for before, behind in sides)
-                asked[line] = [width for width in places if width]
+                aligned, granule = staircases[line], line.grid.step
+                edges = set(aligned.edge_widths)
+                asked[line] = []
+                for low, high in pairwise(aligned.curve.widths):
+                    if low in edges:
+                        asked[line] += filter(None, (place_edge(curve, low, high, granule),))
+                    elif granule < high - low == aligned.curve.granule and _rises(curve, low, high, self.min_riser):
+                        asked[line] += (low + granule,)
             if not self.visit(asked):
                 return {line: detect_steps(curve, min_riser=self.min_riser) for line, curve in curves.items()}
 
@@ -87,3 +95,7 @@ class Rounds:
                 self.progress(before + done, before + len(shapes), f"{names[shape]}: {shape}")
 
         return time_shapes(self.table, shapes, self.timer, report)
+
+
+def _rises(curve: LatencyCurve, low: int, high: int, min_riser: float) -> bool:
+    return abs(curve.at(high) - curve.at(low)) >= min_riser * curve.at(low)

@@ -57,6 +57,7 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     x = np.asarray(curve.widths, dtype=np.float64)
     noise = point_noise_us(curve)
     sigma = np.maximum(noise, WIGGLE * min_riser * y)
+    floor = float(np.median(noise / y))
     costs = PieceCosts(x, y, sigma)
     gaps = max(len(curve) - 1, 1)
     k = max(NormalDist().inv_cdf(1 - (1 - confidence) / (2 * gaps)), DOUBT_SIGMAS)
@@ -77,7 +78,9 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
         if jump:
             near = curve.widths[stop] - curve.widths[stop - 1] <= curve.granule
             lone = _is_lone(jumps, starts, stops, index) or _is_lone(jumps, starts, stops, index + 1)
-            sure = jump.sigmas >= k * (LONE if lone else 1.0) and near and _placed(jump, y, sigma, x, stop)
+            scattered = max(noise[stop - 1] / y[stop - 1], noise[stop] / y[stop]) / floor if floor else 1.0
+            needed = k * max(LONE / scattered, 1.0) if lone else k
+            sure = jump.sigmas >= needed and near and _placed(jump, y, sigma, x, stop)
             verdict = "confirmed" if sure else "ambiguous"
         plateaus.append(
             Plateau(
@@ -91,9 +94,7 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
             )
         )
         start = stop
-    return Staircase(
-        curve=curve, plateaus=tuple(plateaus), noise_floor=float(np.median(noise / y)), min_riser=min_riser
-    )
+    return Staircase(curve=curve, plateaus=tuple(plateaus), noise_floor=floor, min_riser=min_riser)
 
 
 @dataclass(frozen=True, slots=True)
