@@ -19,7 +19,7 @@ REFUSED = (
     "allocator",
 )
 #: What usually leaves steps in place: a difference is a warning and a reason for a drift check, else every upgrade kills the table.
-WARNED = ("driver", "cuda", "cudnn", "torch")
+WARNED = ("driver", "cuda", "cudnn", "torch", "runtime_version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Environment:
     power_mode: str = ""
     runtime: str = "eager"  # eager | cuda-graph | compile | onnxruntime | imported | simulated
     fusion: str = "norm folded"
-    l2: str = "warm"
+    l2: str = "warm"  # warm | cold | the MiB of other work between two calls, such as "16 MiB"
     tf32: bool = False
     autotuning: bool = False
     threads: int = 1
@@ -41,6 +41,7 @@ class Environment:
     cuda: str = ""
     cudnn: str = ""
     torch: str = ""
+    runtime_version: str = ""  # of a runtime that is not PyTorch's own
 
     def differences(
         self, other: Environment

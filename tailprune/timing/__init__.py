@@ -3,6 +3,7 @@
 Every reading is kept, every setting that matters is part of the environment, and what did not settle says so.
 """
 
+from .between import l2_for
 from .blocks import Block, build_block
 from .device_timer import DeviceTimer
 from .stopping import StoppingRule, median_interval
@@ -15,6 +16,7 @@ __all__ = [
     "StoppingRule",
     "Verdict",
     "build_block",
+    "l2_for",
     "measure_model",
     "median_interval",
 ]

@@ -16,14 +16,16 @@ from ..core.shapes import LayerShape
 from .blocks import build_block
 from .clocks import ClockReading, Clocks, load_nvml
 from .machine import available_bytes, cpu_name, keep_freed_memory, pinned
-from .neighbours import run_neighbours
 from .protocol import MOST_ALIVE, Series, failed_sample, interleave
 from .random_data import RandomBank
-from .runtimes import Prepared, choose_runtime
+from .readings import Prepared
+from .runtimes import Runtime, choose_runtime
 from .stopping import StoppingRule
 
 #: Share of the free memory that the weights of waiting blocks may take; inputs and outputs of the running one need the rest.
 SHARE_FOR_WEIGHTS = 0.25
+#: Unless asked otherwise: graphs repeat a block in a warm L2; a CPU does as much other work in between as a small network.
+DEFAULT_L2 = {"cpu": "2 MiB", "cuda": "warm"}
 
 
 class DeviceTimer:
@@ -31,9 +33,11 @@ class DeviceTimer:
 
     `precision` is the half-width of the median's 95 % interval at which a shape has settled. A shape that does not
     settle is flagged unstable, one that the device cannot run is a sample without times, flagged with the reason noted.
-    On CUDA `runtime` is "cuda-graph" (launch gaps out) or "eager" (in), `l2` "warm" or "cold". With `tf32` float32
-    shapes may use TF32 as well; tf32 shapes always do. Nothing of the process is left changed but the C allocator,
-    which keeps freed memory from then on (`machine.keep_freed_memory`).
+    `runtime` is "eager", "compile" or "onnxruntime" on a CPU, "cuda-graph" (launch gaps out, the default), "eager" (in) or
+    "compile" on CUDA. `l2` is the state of the caches before each call: "warm" or "cold" on CUDA; on a CPU "warm", or the
+    MiB of other work since the last call, which `l2_for(graph)` chooses so that sums of layers are the network. With
+    `tf32` float32 shapes may use TF32 as well; tf32 shapes always do. Nothing of the process is left changed but the C
+    allocator, which keeps freed memory from then on (`machine.keep_freed_memory`).
 
     >>> timer = DeviceTimer("cpu", max_visits=6)
     >>> sample = timer.time(LayerShape(op="linear", batch=4, in_channels=16, out_channels=32))
@@ -50,7 +54,7 @@ class DeviceTimer:
         max_visits: int = 25,
         max_seconds: float = 3.0,
         runtime: str | None = None,
-        l2: str = "warm",
+        l2: str | None = None,
         tf32: bool = False,
         autotuning: bool = False,
         most_alive: int = MOST_ALIVE,
@@ -64,11 +68,11 @@ class DeviceTimer:
         self.most_alive = most_alive
         on_cuda = self.device.type == "cuda"
         self._bank = RandomBank(self.device)
-        between = {} if on_cuda else {"between": run_neighbours(self._bank)}
-        self._runtime = choose_runtime(self.device, runtime, l2, **between)
+        l2 = l2 or DEFAULT_L2[self.device.type]
+        self._runtime = choose_runtime(self.device, runtime, l2, threads=threads, bank=self._bank)
         self._clocks = Clocks(self.device, load_nvml()) if on_cuda else None
         self._environment = describe_environment(
-            self.device, self._read_clocks(), threads=threads, runtime=self._runtime.name, l2=l2,
+            self.device, self._read_clocks(), threads=threads, runtime=self._runtime,
             tf32=tf32 and on_cuda, autotuning=autotuning and on_cuda,
         )  # fmt: skip
 
@@ -159,10 +163,11 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def describe_environment(
-    device: torch.device, clocks: ClockReading, *, threads: int, runtime: str, l2: str, tf32: bool, autotuning: bool
+    device: torch.device, clocks: ClockReading, *, threads: int, runtime: Runtime, tf32: bool, autotuning: bool
 ) -> Environment:
     """The conditions a time holds for. On CUDA the host's threads do not matter and count as one."""
-    common = Environment(device=cpu_name(), runtime=runtime, l2=l2, threads=threads, torch=torch.__version__)
+    common = Environment(device=cpu_name(), runtime=runtime.name, l2=runtime.l2, threads=threads,
+                         torch=torch.__version__, runtime_version=runtime.version)  # fmt: skip
     if device.type == "cpu":
         return dataclasses.replace(common, allocator=keep_freed_memory())
     properties = torch.cuda.get_device_properties(device)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from ..core.sample import LatencySample, utc_now
 from ..core.shapes import DTYPE_BYTES, LayerShape
 from .clocks import ClockReading
-from .runtimes import Prepared
+from .readings import Prepared
 from .stopping import StoppingRule
 
+#: A device whose clock moved by more than this while a shape was timed timed it at no one speed.
+CLOCK_JUMP = 0.05
 #: oneDNN keeps 1024 primitives (its documentation, "Primitive Cache"); a convolution needs one and a reorder of its weights another.
 MOST_ALIVE = 500
 
@@ -32,6 +34,7 @@ class Series:
     visits: int = 0
     slowdowns: set[str] = field(default_factory=set)
     notes: set[str] = field(default_factory=set)
+    sm_clocks_hz: set[float] = field(default_factory=set)
 
     def visit(self) -> None:
         start = time.perf_counter()
@@ -48,17 +51,27 @@ class Series:
         self.slowdowns.update(clocks.slowdowns)
         if clocks.note:
             self.notes.add(clocks.note)
+        if clocks.sm_clock_hz:
+            self.sm_clocks_hz.add(clocks.sm_clock_hz)
+
+    @property
+    def clock_jumped(self) -> bool:
+        return bool(self.sm_clocks_hz) and min(self.sm_clocks_hz) < (1 - CLOCK_JUMP) * max(self.sm_clocks_hz)
 
     def sample(self, *, unstable: bool) -> LatencySample:
         if not self.times_us:
             return failed_sample(self.shape, "refused", f"none of {self.visits} readings was a positive time")
         crowded = self.disturbed > self.visits / 2  # the median itself is then one of a disturbed call
-        flags = {"unstable": unstable, "throttled": bool(self.slowdowns), "noisy": self.rejected > 0 or crowded}
+        noisy = self.rejected > 0 or crowded or self.clock_jumped
+        flags = {"unstable": unstable, "throttled": bool(self.slowdowns), "noisy": noisy}
         notes = sorted(self.notes)
         if self.rejected:
             notes.append(f"{self.rejected} of {self.visits} readings were no positive time and are left out")
         if crowded:
             notes.append(f"other work took the core during {self.disturbed} of {self.visits} readings")
+        if self.clock_jumped:
+            slow, fast = (hz / 1e6 for hz in (min(self.sm_clocks_hz), max(self.sm_clocks_hz)))
+            notes.append(f"the SM clock moved between {slow:,.0f} and {fast:,.0f} MHz")
         return LatencySample(shape=self.shape, times_us=tuple(self.times_us), warmups=self.prepared.warmups, utc=utc_now(),
                              flags=tuple(flag for flag, raised in flags.items() if raised), note="; ".join(notes))  # fmt: skip
 
@@ -107,13 +120,16 @@ def interleave(
                     used -= held_bytes(shape)
                 else:
                     alive.append(Series(shape=shape, prepared=entered))
-            going_on = []
-            clocks = read_clocks()
+            visited = []
             for series in alive:
                 failure = visit(series)
-                if failure is not None:
+                if failure is None:
+                    visited.append(series)
+                else:
                     finished.append(failure)
-                    continue
+            clocks = read_clocks()  # behind the visits: an idle device's clock says nothing
+            going_on = []
+            for series in visited:
                 series.watch(clocks)
                 verdict = rule.verdict(series.times_us, visits=series.visits, seconds=series.seconds)
                 if verdict == "go on":

@@ -39,6 +39,10 @@ class RandomBank:
             return flat.view(batch, rows, columns, channels).permute(0, 3, 1, 2)
         return flat.view(size)
 
+    def scratch(self, num_bytes: int) -> Tensor:
+        """Float32 numbers to read, `num_bytes` of them."""
+        return self.view((num_bytes // 4,), torch.float32)
+
     def fill(self, held: Tensor, std: float) -> None:
         """Write N(0, std^2) into a tensor, whose strides stay what they are."""
         channels_last = held.dim() == 4 and not held.is_contiguous()

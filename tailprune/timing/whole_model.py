@@ -19,7 +19,8 @@ from .clocks import ClockReading, Clocks, load_nvml
 from .device_timer import describe_environment, find_device
 from .machine import pinned
 from .random_data import RandomBank
-from .runtimes import Prepared, choose_runtime
+from .readings import Prepared
+from .runtimes import choose_runtime
 from .stopping import interval_rank, median_interval
 
 CONFIDENCE = 0.95
@@ -94,7 +95,8 @@ def measure_model(
     Copies of the models run as they are (fold norms first where they are deployed folded) in eval and inference mode, one
     untimed call before each timed one, in an order that shifts by one each round. Ends after `rounds`, or after
     `max_seconds` once the medians have an interval. A constant floating input (zeros) is replaced by random numbers.
-    Settings are those of `DeviceTimer`, so that a sum of its blocks can be laid beside the result.
+    Settings are those of `DeviceTimer`, so that a sum of its blocks can be laid beside the result; but on a CPU nothing
+    runs between two passes, whatever `l2` says: inside a network the other layers do that.
 
     >>> timings = measure_model({"dense": nn.Linear(64, 64), "pruned": nn.Linear(64, 16)}, torch.randn(8, 64), rounds=6)
     >>> timings.verdict("pruned", "dense").outcome in ("faster", "slower", "ambiguous")
@@ -109,11 +111,11 @@ def measure_model(
         raise InvalidShape(f"Unknown memory_format {memory_format!r}; allowed: channels_last, contiguous.")
     where = find_device(device)
     on_cuda = where.type == "cuda"
-    chosen = choose_runtime(where, runtime, l2)
+    chosen = choose_runtime(where, runtime, l2 if on_cuda else "warm", threads=threads)
     clocks = Clocks(where, load_nvml()) if on_cuda else None
     read_clocks = clocks.read if clocks else ClockReading
     environment = describe_environment(
-        where, read_clocks(), threads=threads, runtime=chosen.name, l2=l2, tf32=tf32 and on_cuda, autotuning=autotuning and on_cuda
+        where, read_clocks(), threads=threads, runtime=chosen, tf32=tf32 and on_cuda, autotuning=autotuning and on_cuda
     )  # fmt: skip
     layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)

@@ -7,7 +7,7 @@ import gc
 import pytest
 import torch
 
-from tailprune.core.errors import InvalidShape
+from tailprune.core.errors import InvalidShape, TailpruneError
 from tailprune.core.shapes import LayerShape
 from tailprune.timing import DeviceTimer, device_timer
 
@@ -127,10 +127,37 @@ def test_leaves_no_state_behind() -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime"])
+def test_another_cache_state_is_another_environment(runtime: str) -> None:
+    warm, after_work = (DeviceTimer("cpu", l2=l2, runtime=runtime).environment for l2 in ("warm", "16 MiB"))
+    refused, _ = warm.differences(after_work)
+    assert refused == {"l2": ("warm", "16 MiB")}
+
+
+def test_a_lost_device_ends_the_run_with_what_to_do(timer: DeviceTimer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(device: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(timer, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    with pytest.raises(
+        TailpruneError, match=r"stopped answering while timing conv .*CUDNN_STATUS.*Start a new process"
+    ):
+        timer._failure(conv(), RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
+
+
+def test_a_cudnn_error_in_mid_run_is_one_refused_shape(timer: DeviceTimer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timer, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    sample = timer._failure(conv(), RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED\nstack"))
+    assert (sample.flags, sample.note) == (("refused",), "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")
+
+
 def test_environment_names_the_machine(timer: DeviceTimer) -> None:
     environment = timer.environment
     assert torch.backends.cpu.get_cpu_capability() in environment.device
-    assert (environment.runtime, environment.l2, environment.threads, environment.num_sms) == ("eager", "warm", 1, 1)
+    assert (environment.runtime, environment.l2, environment.threads, environment.num_sms) == ("eager", "2 MiB", 1, 1)
     assert environment.torch == torch.__version__
     assert environment.allocator
     assert timer.environment == DeviceTimer("cpu").environment
@@ -144,9 +171,9 @@ def test_environment_names_the_machine(timer: DeviceTimer) -> None:
         ({"threads": 0}, "at least one thread"),
         ({"precision": 0.0}, "Precision and confidence must lie between 0 and 1"),
         ({"max_visits": 2}, "A stopping rule needs"),
-        ({"runtime": "cuda-graph"}, "A CPU is timed eager and warm, got runtime 'cuda-graph'"),
-        ({"l2": "cold"}, "A CPU is timed eager and warm"),
-        ({"l2": "hot"}, "Unknown l2 'hot'; allowed: warm, cold."),
+        ({"runtime": "cuda-graph"}, "Unknown runtime 'cuda-graph'; allowed on cpu: eager, compile, onnxruntime."),
+        ({"runtime": "imported"}, "Unknown runtime 'imported'"),
+        ({"l2": "cold"}, "Unknown l2 'cold'; allowed on a CPU: warm, or the MiB of other work"),
     ],
 )
 def test_refuses_in_one_sentence(arguments: dict[str, object], message: str) -> None:

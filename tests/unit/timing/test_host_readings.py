@@ -1,37 +1,62 @@
-"""The CPU's reading: one untimed call, the neighbours, the timed call; taken again where the core was taken away."""
+"""The CPU's reading: one untimed call, the other work of a network, the timed call; again where the core was taken away."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from tailprune.core.errors import InvalidShape
-from tailprune.timing import runtimes
-from tailprune.timing.runtimes import MAX_CALLS, TAKES, HostEager, calls_per_reading, choose_runtime
+from tailprune.core.graph import ModelGraph
+from tailprune.timing import between, host_clock, l2_for
+from tailprune.timing.between import NEIGHBOURS, OtherWork, other_work
+from tailprune.timing.host_clock import TAKES, HostClock
+from tailprune.timing.random_data import RandomBank
+from tailprune.timing.readings import MAX_CALLS, calls_per_reading
+from tailprune.tracing import trace_model
 
 
-class Noting(nn.Module):
-    def __init__(self, log: list[str]) -> None:
-        super().__init__()
-        self.log = log
+class Noted:
+    """Stands for anything that runs, and writes its name down."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.log.append("layer")
-        return x
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name = log, name
+
+    def __call__(self, *_: object) -> None:
+        self.log.append(self.name)
+
+    sum = __call__
 
 
-def test_neighbours_run_between_the_untimed_and_the_timed_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[str] = []
-    monkeypatch.setattr(runtimes, "calls_per_reading", lambda us, device: 2)
-    monkeypatch.setattr(runtimes, "preemptions", lambda: 0)
-    prepared = HostEager(lambda: log.append("neighbours")).prepare(Noting(log), (torch.ones(1),))
-    assert log == ["layer"] * prepared.warmups
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(host_clock, "preemptions", lambda: 0)
+    monkeypatch.setattr(host_clock, "calls_per_reading", lambda us, least: 3)
+    return []
+
+
+def test_other_work_runs_between_the_untimed_and_the_one_timed_call(log: list[str]) -> None:
+    work = OtherWork(numbers=Noted(log, "numbers"), neighbours=(Noted(log, "one"), Noted(log, "two")))
+    prepared = HostClock(work).prepare(Noted(log, "block"), [Noted(log, "input")])
+    assert log == ["block"] * (prepared.warmups - 1)
     log.clear()
     reading = prepared.read()
-    assert log == ["layer", "neighbours", "layer", "layer"]
+    assert log == ["block", "numbers", "one", "two", "input", "block"], (
+        "a second timed call would find its weights warm"
+    )
+    assert prepared.calls == 1
     assert reading.us > 0
     assert not reading.disturbed
+
+
+def test_warm_calls_follow_each_other_several_to_a_reading(log: list[str]) -> None:
+    prepared = HostClock().prepare(Noted(log, "block"), [Noted(log, "input")])
+    log.clear()
+    prepared.read()
+    assert log == ["block"] * (1 + prepared.calls)
+    assert prepared.calls == 3
 
 
 @pytest.mark.parametrize(
@@ -39,26 +64,54 @@ def test_neighbours_run_between_the_untimed_and_the_timed_call(monkeypatch: pyte
     [([0, 0], 1, False), ([0, 1, 1, 1], 2, False), ([0, 1, 1, 2, 2, 3], TAKES, True)],
 )
 def test_a_disturbed_reading_is_taken_again(
-    monkeypatch: pytest.MonkeyPatch, counts: list[int], takes: int, disturbed: bool
+    monkeypatch: pytest.MonkeyPatch, log: list[str], counts: list[int], takes: int, disturbed: bool
 ) -> None:
-    log: list[str] = []
-    monkeypatch.setattr(runtimes, "calls_per_reading", lambda us, device: 1)
     answers = iter(counts)
-    monkeypatch.setattr(runtimes, "preemptions", lambda: next(answers))
-    prepared = HostEager().prepare(Noting(log), (torch.ones(1),))
+    monkeypatch.setattr(host_clock, "preemptions", lambda: next(answers))
+    prepared = HostClock(OtherWork(numbers=Noted([], ""), neighbours=())).prepare(Noted(log, "block"), [])
     log.clear()
     assert prepared.read().disturbed is disturbed
     assert len(log) == 2 * takes
 
 
-def test_short_calls_are_timed_several_at_a_time() -> None:
-    assert calls_per_reading(1e6, "cpu") == calls_per_reading(20.0, "cpu") == 1
-    assert calls_per_reading(19.0, "cpu") == 2
-    assert calls_per_reading(3.0, "cuda") == 100
-    assert calls_per_reading(0.0, "cpu") == MAX_CALLS
+def test_short_calls_are_read_several_at_a_time() -> None:
+    assert calls_per_reading(1e6, 20.0) == calls_per_reading(20.0, 20.0) == 1
+    assert calls_per_reading(19.0, 20.0) == 2
+    assert calls_per_reading(3.0, 300.0) == 100
+    assert calls_per_reading(0.0, 20.0) == MAX_CALLS
 
 
-def test_a_cpu_takes_its_only_runtime() -> None:
-    assert choose_runtime(torch.device("cpu"), None, "warm").name == "eager"
-    with pytest.raises(InvalidShape, match="A CPU is timed eager and warm"):
-        choose_runtime(torch.device("cpu"), "onnxruntime", "warm")
+def test_the_state_says_how_much_is_read() -> None:
+    bank = RandomBank("cpu")
+    assert other_work("warm", bank) is None
+    work = other_work("3 MiB", bank)
+    assert work is not None
+    assert work.numbers.numel() * work.numbers.element_size() == 3 * 2**20
+    assert work.numbers.abs().min() >= 0
+    assert len(work.neighbours) == len(NEIGHBOURS)
+    work((torch.ones(2),))
+
+
+@pytest.mark.parametrize("l2", ["cold", "hot", "0 MiB", "16", "16 MB", "-2 MiB", "99999 MiB", ""])
+def test_no_other_state_is_known(l2: str) -> None:
+    with pytest.raises(InvalidShape, match="allowed on a CPU: warm, or the MiB"):
+        other_work(l2, RandomBank("cpu"))
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_a_larger_network_has_no_less_other_work(one: int, other: int) -> None:
+    read = [int(l2_for(graph).split()[0]) for graph in map(perceptron, sorted((one, other)))]
+    assert read == sorted(read)
+    assert set(read) <= {mib for _, mib in between.READ_MIB}
+
+
+def test_the_working_set_is_weights_and_every_activation_once() -> None:
+    assert l2_for(perceptron(500)) == "2 MiB"  # 1 MB of weights
+    assert l2_for(perceptron(1200)) == "8 MiB"  # 5.8 MB
+    assert l2_for(perceptron(3000)) == "16 MiB"  # 36 MB
+    assert l2_for(perceptron(500).at_batch(8192)) == "16 MiB"  # 16 MB in, 16 MB out
+
+
+def perceptron(width: int) -> ModelGraph:
+    with torch.device("meta"):
+        return trace_model(nn.Sequential(nn.Linear(width, width)), torch.zeros(1, width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from tailprune.core.shapes import LayerShape
 from tailprune.timing import StoppingRule
 from tailprune.timing.clocks import ClockReading
 from tailprune.timing.protocol import Series, failed_sample, held_bytes, interleave
-from tailprune.timing.runtimes import Prepared, Reading
+from tailprune.timing.readings import Prepared, Reading
 
 
 class Device:
@@ -25,6 +26,9 @@ class Device:
         self.disturbed = [False]
         self.clocks = ClockReading()
         self.readings = readings
+
+    def read_clocks(self) -> ClockReading:
+        return self.clocks
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[None]:
@@ -54,7 +58,7 @@ class Device:
 
         shapes = [LayerShape(op="linear", batch=1, in_channels=8, out_channels=width) for width in widths]
         samples = []
-        for sample in interleave(shapes, prepare=self.prepare, visit=visit, pinned=self.pinned, read_clocks=lambda: self.clocks,
+        for sample in interleave(shapes, prepare=self.prepare, visit=visit, pinned=self.pinned, read_clocks=self.read_clocks,
                                  rule=StoppingRule(), **limits):  # fmt: skip
             assert not self.inside, "settings must be free while the caller has control"
             samples.append(sample)
@@ -114,6 +118,24 @@ def test_a_throttled_round_flags_its_samples() -> None:
     (sample,) = device.run([1])
     assert sample.flags == ("throttled",)
     assert sample.note == "hardware thermal, power limit binds"
+
+
+@pytest.mark.parametrize(("other_mhz", "flags"), [(1980, ()), (1900, ()), (1410, ("noisy",))])
+def test_a_clock_that_jumps_makes_a_sample_noisy(other_mhz: int, flags: tuple[str, ...]) -> None:
+    device = Device()
+    megahertz = itertools.cycle((1980, other_mhz))
+    device.read_clocks = lambda: ClockReading(sm_clock_hz=next(megahertz) * 1e6)
+    (sample,) = device.run([1])
+    assert sample.flags == flags
+    assert sample.note == ("the SM clock moved between 1,410 and 1,980 MHz" if flags else "")
+    assert set(sample.times_us) == {100.0}, "flagged, and kept"
+
+
+def test_clocks_are_read_behind_the_visits() -> None:
+    device = Device()
+    device.read_clocks = lambda: device.log.append("clocks") or ClockReading()
+    device.run([1, 2])
+    assert device.log[:5] == ["+w1", "+w2", "w1", "w2", "clocks"], "an idle device's clock says nothing"
 
 
 @pytest.mark.parametrize(("share", "flags"), [([True, False], ()), ([True, True, False], ("noisy",))])

@@ -1,0 +1,149 @@
+"""Is the sum of a table's layers the network? Predicted beside measured, dense, pruned and snapped, on this CPU.
+
+    python -m scripts.bench_whole FOLDER [--minutes 9]
+
+FOLDER keeps one table and one result per case, so that a run that was stopped goes on. Each case fills a table for one
+network (random weights: latency depends on widths alone), prunes 40 % of its channels by magnitude with global ranking,
+snaps that with tailprune `faster`, and lays the sums of single layers beside the three networks, measured interleaved.
+Writes benchmarks/whole.csv (every raw time of every network) and benchmarks/whole.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+
+import tailprune
+from recipes.contest import Arena, deployed
+from scripts.record import figure, record
+from tailprune.timing import l2_for
+
+RATIO, ROUNDS, TARGET = 0.4, 30, 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One network at one batch and image size; `chosen_on`: a network that the protocol's constants were chosen on."""
+
+    model: str
+    batch: int
+    side: int
+    chosen_on: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.model} batch {self.batch} at {self.side}x{self.side}"
+
+    @property
+    def slug(self) -> str:
+        return f"{self.model}-{self.batch}-{self.side}"
+
+
+CASES = (
+    Case(model="resnet18", batch=1, side=128),
+    Case(model="resnet18", batch=8, side=64),
+    Case(model="mobilenet_v2", batch=1, side=160),
+    Case(model="vgg11_bn", batch=1, side=96),
+    Case(model="resnet34", batch=1, side=96, chosen_on=False),
+    Case(model="mnasnet1_0", batch=2, side=128, chosen_on=False),
+    Case(model="squeezenet1_1", batch=4, side=96, chosen_on=False),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--minutes", type=float, default=9.0, help="start no case after this long")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    for case in CASES:
+        kept = args.folder / f"{case.slug}.json"
+        if kept.exists():
+            continue
+        if time.monotonic() - start > 60 * args.minutes:
+            break
+        result = run(case, args.folder / f"{case.slug}.db")
+        kept.write_text(json.dumps(result))
+        for name, found in result["networks"].items():
+            print(f"{case} {name}: {gap(found):+.1%}", flush=True)
+    publish(
+        {case: json.loads(kept.read_text()) for case in CASES if (kept := args.folder / f"{case.slug}.json").exists()}
+    )
+
+
+def run(case: Case, path: Path) -> dict:
+    torch.manual_seed(0)
+    dense = torchvision.models.get_model(case.model, weights=None).eval().to(memory_format=torch.channels_last)
+    example = torch.randn(case.batch, 3, case.side, case.side).to(memory_format=torch.channels_last)
+    graph = tailprune.trace_model(dense, example, name=case.model)
+    timer = tailprune.DeviceTimer("cpu", l2=l2_for(graph))
+    with tailprune.LatencyTable.open(path, environment=timer.environment) as table:
+        arena = Arena(dense=dense, example=example, table=table, timer=timer, ignored=classifier)
+        host = arena.host(RATIO)
+        host.step()
+        snapped, _ = arena.tailored(RATIO, "faster")
+        networks = {"dense": dense, "host": host.model, "tailprune": snapped}
+        graphs = {name: tailprune.trace_model(model, example) for name, model in networks.items()}
+        for traced in graphs.values():
+            tailprune.measure_while(
+                table, timer, lambda traced=traced: [table.latency_us(s) for _, s in traced.shapes_at()]
+            )
+        ready = {name: deployed(model, example) for name, model in networks.items()}
+        timings = tailprune.measure_model(ready, example, rounds=ROUNDS)
+        predicted = {
+            name: sum(layer.calls * table.latency_us(shape) for layer, shape in traced.shapes_at())
+            for name, traced in graphs.items()
+        }
+        unstable = len(table.unstable_shapes) / len(table)
+    return {
+        "environment": timer.environment.as_dict(),
+        "unstable": unstable,
+        "notes": list(timings.notes),
+        "networks": {
+            name: {"predicted_us": predicted[name], "times_us": list(timings.times_us[name])} for name in networks
+        },
+        "ratio": timings.verdict("tailprune", "host").ratio,
+    }
+
+
+def classifier(model: nn.Module) -> list[nn.Module]:
+    """The last layer, whose outputs are the classes."""
+    return [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1:]
+
+
+def gap(found: dict) -> float:
+    times = sorted(found["times_us"])
+    return found["predicted_us"] / times[len(times) // 2] - 1
+
+
+def publish(results: dict[Case, dict]) -> None:
+    figures, rows, notes = {}, [], []
+    for case, result in results.items():
+        for name, found in result["networks"].items():
+            figures[f"{case}, {name}: predicted off measured by"] = figure(abs(gap(found)), TARGET)
+            rows += [
+                {"model": case.model, "batch": case.batch, "side": case.side, "network": name, "round": i, "us": us,
+                 "predicted_us": found["predicted_us"], "l2": result["environment"]["l2"], "chosen_on": case.chosen_on}
+                for i, us in enumerate(found["times_us"])
+            ]  # fmt: skip
+        signs = ", ".join(f"{name} {gap(found):+.1%}" for name, found in result["networks"].items())
+        notes.append(
+            f"{case} ({result['environment']['l2']} between calls): {signs}; {result['unstable']:.0%} of shapes unstable"
+            + "".join(f"; {note}" for note in result["notes"])
+        )
+    notes.append("chosen on: " + ", ".join(sorted({case.model for case in results if case.chosen_on})) + "; held out: "
+                 + ", ".join(sorted({case.model for case in results if not case.chosen_on})))  # fmt: skip
+    first = next(iter(results.values()))
+    record("whole", figures=figures, rows=rows, environment={**first["environment"], "l2": "per case", "dtype": "float32",
+           "memory_format": "channels_last", "pruning_ratio": RATIO}, notes=notes)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

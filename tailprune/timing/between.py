@@ -1,0 +1,73 @@
+"""What runs between two calls of a timed block: as much other work as lies between two calls of a layer in a network."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..core.errors import InvalidShape
+from ..core.graph import ModelGraph
+from ..core.shapes import DTYPE_BYTES, LayerShape
+from .blocks import build_block
+from .random_data import RandomBank
+
+#: Four small blocks of unlike kernels: their code replaces the timed block's in the small caches.
+NEIGHBOURS = tuple(
+    LayerShape(op="conv", batch=1, in_channels=inputs, out_channels=outputs, in_hw=(side, side), kernel_hw=(kernel, kernel),
+               padding_hw=(kernel // 2, kernel // 2), epilogue=("bias", "add", "relu"))
+    for inputs, outputs, side, kernel in ((64, 64, 16, 3), (40, 72, 16, 1), (128, 128, 8, 3), (24, 96, 32, 1))
+)  # fmt: skip
+#: (networks up to this many MiB, MiB read between two calls): measured, see docs/measuring.md. The bounds are about an
+#: L2 of 1 MiB, the share of an L3 that one core gets, and that L3 many times over.
+READ_MIB = ((4, 2), (12, 8), (128, 16), (math.inf, 64))
+_MIB = re.compile(r"([1-9][0-9]{0,3}) MiB")
+
+
+def l2_for(graph: ModelGraph) -> str:
+    """In which cache state should layers be timed, so that their sum is this network on a CPU?
+
+    The working set of one forward pass, sum of weights + (inputs + outputs) / 2 (one layer's output is the next one's
+    input), decides how much other work lies between two calls of a layer. An answer for `DeviceTimer(l2=...)`; a table
+    holds one such state, so ask with the dense network.
+    """
+    mib = 0.0
+    for layer, shape in graph.shapes_at():
+        weights = shape.num_parameters * DTYPE_BYTES[shape.dtype]
+        mib += (weights + layer.calls * (shape.num_bytes - weights) / 2) / 2**20
+    return f"{next(read for bound, read in READ_MIB if mib <= bound)} MiB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherWork:
+    """Reads `numbers`, runs the neighbours, then reads the timed block's inputs, as the layer before it wrote them.
+
+    Weights are then where a pass through the rest of a network leaves them, inputs are warm, code is cold.
+    """
+
+    numbers: Tensor
+    neighbours: tuple
+
+    def __call__(self, inputs: Sequence[Tensor]) -> None:
+        self.numbers.sum()
+        for block in self.neighbours:
+            block()
+        for tensor in inputs:
+            tensor.sum()
+
+
+def other_work(l2: str, bank: RandomBank) -> OtherWork | None:
+    """The work that leaves a CPU's caches in the state `l2`: None for "warm"; InvalidShape for what is no such state."""
+    if l2 == "warm":
+        return None
+    found = _MIB.fullmatch(l2)
+    if not found:
+        raise InvalidShape(
+            f"Unknown l2 {l2!r}; allowed on a CPU: warm, or the MiB of other work between two calls, such as '16 MiB'."
+        )
+    return OtherWork(
+        numbers=bank.scratch(int(found[1]) * 2**20), neighbours=tuple(build_block(shape, bank) for shape in NEIGHBOURS)
+    )

@@ -1,0 +1,57 @@
+"""The CPU's clock: one untimed call, the other work of a network, one timed call; again where the core was taken away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from .between import OtherWork
+from .machine import preemptions
+from .readings import Call, Prepared, Reading, calls_per_reading
+
+#: A reading during which the system took the core is taken again this often in all; a millisecond then nearly always
+#: gets through between two other processes (Linux runs each for about 3 ms), a tenth of a second never does.
+TAKES = 3
+#: perf_counter_ns and the loop cost about 0.1 us a reading; shorter readings would feel it.
+MIN_READING_US = 20.0
+#: Before the first estimate of the duration: kernels are generated, chosen and loaded in the first call.
+WARMUPS = 1
+
+
+class HostClock:
+    """Reads a call on the CPU by the host's monotonic clock, in the cache state that `between` leaves.
+
+    With other work between, a reading is one call: a second one would find everything warm. Without, calls shorter than
+    20 us are read several at a time.
+    """
+
+    def __init__(self, between: OtherWork | None = None) -> None:
+        self.between = between
+
+    def prepare(self, call: Call, inputs: Sequence[Tensor]) -> Prepared:
+        for _ in range(WARMUPS):
+            call()
+        calls = 1 if self.between else calls_per_reading(_timed(call, 1), MIN_READING_US)
+
+        def read() -> Reading:
+            for _ in range(TAKES):
+                call()  # refills oneDNN's primitive cache
+                if self.between:
+                    self.between(inputs)
+                before = preemptions()
+                us = _timed(call, calls)
+                disturbed = preemptions() > before
+                if not disturbed:
+                    break
+            return Reading(us, disturbed)
+
+        return Prepared(read=read, warmups=WARMUPS + 1, calls=calls)
+
+
+def _timed(call: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter_ns() - start) / 1e3 / calls
