@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         apply_plan,
         export_onnx,
         export_pt2,
+        growable_groups,
         host_from_masks,
         host_from_scores,
         host_from_widths,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         save_pruned,
         score_channels,
         verify_pruned,
+        widen_model,
     )
     from .timing import DeviceTimer, ModelTimings, measure_model
     from .tracing import fold_norms, read_widths, trace_model
@@ -75,6 +77,8 @@ _TORCH_SIDE = {
     "score_channels": "pruning",
     "apply_plan": "pruning",
     "verify_pruned": "pruning",
+    "growable_groups": "pruning",
+    "widen_model": "pruning",
     "save_pruned": "pruning",
     "load_pruned": "pruning",
     "export_onnx": "pruning",
@@ -122,6 +126,7 @@ __all__ = [
     "fixed_multiple",
     "fold_norms",
     "group_curve",
+    "growable_groups",
     "host_from_masks",
     "host_from_scores",
     "host_from_widths",
@@ -140,6 +145,7 @@ __all__ = [
     "survey_utilization",
     "trace_model",
     "verify_pruned",
+    "widen_model",
 ]
 
 

@@ -8,6 +8,7 @@ from .importance import score_channels
 from .pipelines import check_ratio, host_from_scores, host_from_widths
 from .prune import prune_model
 from .verify import Verification, verify_pruned
+from .widen import growable_groups, widen_model
 from .wrap import TailAwarePruner
 from .zeros import host_from_masks, host_from_zeros
 
@@ -18,6 +19,7 @@ __all__ = [
     "check_ratio",
     "export_onnx",
     "export_pt2",
+    "growable_groups",
     "host_from_masks",
     "host_from_scores",
     "host_from_widths",
@@ -27,4 +29,5 @@ __all__ = [
     "save_pruned",
     "score_channels",
     "verify_pruned",
+    "widen_model",
 ]
