@@ -6,6 +6,7 @@ from __future__ import annotations
 from .fill import fill_table
 from .lacking import Progress, measure_missing, measure_while
 from .lines import group_line
+from .modelled import ModelledEdges
 from .report import FillReport
 from .shards import launched_shard, shard_of
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
 
 from ..steps import LatencyCurve, Plateau, Staircase
 
@@ -117,7 +119,22 @@ def _is_settled(staircase: Staircase, low: int, high: int) -> bool:
     if plateau.high < high:
         return False
     rise = abs(staircase.curve.at(high) - staircase.curve.at(low))
-    return rise <= flat_within(staircase, low, high) or _points_on(staircase, plateau) >= SUPPORT
+    return rise <= flat_within(staircase, low, high) or _is_slope(staircase, plateau, low, high)
+
+
+def _is_slope(staircase: Staircase, plateau: Plateau, low: int, high: int) -> bool:
+    """Whether enough points lie on this plateau, and neighbours on it rise as steeply as this interval does: one width per
+    step of a staircase also lies on a straight line."""
+    curve = staircase.curve
+    on = [width for width in curve.widths if plateau.low <= width <= plateau.high]
+    pairs = [(a, b) for a, b in pairwise(on) if b - a == curve.granule]
+    if len(on) < SUPPORT or not pairs:
+        return False
+    slopes = [(curve.at(b) - curve.at(a)) / curve.granule for a, b in pairs]
+    noise = dict(zip(curve.widths, curve.noise_us or (0.0,) * len(curve), strict=True))
+    error = sum(noise[a] ** 2 + noise[b] ** 2 for a, b in pairs) ** 0.5 / len(pairs) / curve.granule
+    hidden = abs(curve.at(high) - curve.at(low) - fmean(slopes) * (high - low))
+    return hidden <= max(staircase.min_riser * curve.at(low), RISE_SIGMAS * error * (high - low))
 
 
 def flat_within(staircase: Staircase, low: int, high: int) -> float:
@@ -130,6 +147,3 @@ def flat_within(staircase: Staircase, low: int, high: int) -> float:
         error = (noise[low] ** 2 + noise[high] ** 2) ** 0.5
     return max(staircase.min_riser / 2 * level, RISE_SIGMAS * error)
 
-
-def _points_on(staircase: Staircase, plateau: Plateau) -> int:
-    return sum(plateau.low <= width <= plateau.high for width in staircase.curve.widths)
