@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
+from ..planning import explain_plan
 from ..reports import plan_table
-from .console import PANEL, OutputOptions, note, out, print_json
+from .console import PANEL, OutputOptions, note, out, print_json, progress
+from .explained import explanation_body, explanation_view
+from .frontier import FrontierFiles, frontier_body, write_frontier
 from .grouped import grouped
 from .host import HostOptions
 from .latency import LatencyOptions, open_latency
 from .models import NetworkOptions, load_model
-from .planned import GoalOptions, Planned, make_plan
+from .planned import GoalOptions, Planned, make_frontier, make_plan
 
 
 @grouped
@@ -24,6 +28,17 @@ def plan(
     latency: LatencyOptions,
     host: HostOptions,
     goal: GoalOptions,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Why each width, and the plans beside this one.", rich_help_panel=PANEL)
+    ] = False,
+    frontier: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="What every latency buys: this CSV, and a plot beside it (.png; name a .svg for that).",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     save_to: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.", rich_help_panel=PANEL)] = None,
     output: OutputOptions,
 ) -> None:
@@ -31,16 +46,31 @@ def plan(
 
     Example: tailprune plan -m torchvision:resnet50 -d h200 -b 32 --dtype float16 --ratio 0.45 -o plan.json
     """
+    files = FrontierFiles.named(frontier) if frontier is not None else None
     opened = open_latency(latency, quiet=output.quiet)
     loaded = load_model(network, seed=host.seed)
     planned = make_plan(loaded, opened, host, goal, quiet=output.quiet)
     if save_to is not None:
         planned.plan.save(save_to)
         note(f"plan written to {save_to}", quiet=output.quiet)
+    body = plan_body(planned, loaded.weights)
+    views: list[RenderableType] = [plan_table(planned.plan)]
+    if explain or files is not None:
+        curve = make_frontier(planned, opened, goal, quiet=output.quiet)
+        if explain:
+            explanation = explain_plan(planned.plan, curve)
+            body["explanation"] = explanation_body(explanation)
+            views = [explanation_view(planned.plan, explanation)]
+        if files is not None:
+            with progress("pricing rivals", quiet=output.quiet) as report:
+                marks = write_frontier(curve, planned.plan, files, report=report)
+            body["frontier"] = frontier_body(curve, marks, files)
+            note(f"frontier of {len(curve.points):,} plans written to {files.csv} and {files.plot}", quiet=output.quiet)
     if output.json:
-        print_json(plan_body(planned, loaded.weights))
+        print_json(body)
     else:
-        out.print(plan_table(planned.plan))
+        for view in views:
+            out.print(view)
         print(planned.plan.summary())
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 import typer
 
+from ..core.errors import MissingLatency
 from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.scores import ChannelScores
-from ..planning import Goal, Policy, plan_widths
+from ..planning import Frontier, Goal, Policy, plan_frontier, plan_widths
 from .console import warn
 from .host import PANEL, HostOptions, choose
 from .latency import Latency
 from .models import LoadedModel
+
+Decision = TypeVar("Decision")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +65,35 @@ def make_plan(
             budget=budget,
         )
 
-    plan = latency.answer(decide, quiet=quiet)
+    plan = _answered(latency, decide, quiet=quiet)
     if loaded.weights == "random":
         warn("weights are random, so the scores mean nothing; give --weights FILE for a plan to use", quiet=quiet)
     for warning in plan.warnings:
         warn(warning, quiet=quiet)
     return Planned(graph=graph, scores=scores, plan=plan)
+
+
+def make_frontier(planned: Planned, latency: Latency, options: GoalOptions, *, quiet: bool) -> Frontier:
+    """What every latency buys, over the widths that the plan was chosen from."""
+
+    def decide() -> Frontier:
+        return plan_frontier(
+            planned.graph,
+            planned.scores,
+            latency=latency.source,
+            policy=cast(Policy, planned.plan.policy),
+            reach=options.reach,
+        )
+
+    return _answered(latency, decide, quiet=quiet)
+
+
+def _answered(latency: Latency, decide: Callable[[], Decision], *, quiet: bool) -> Decision:
+    """What `decide` says; what a table without its device lacks is refused with the command that would measure it."""
+    try:
+        return latency.answer(decide, quiet=quiet)
+    except MissingLatency as error:
+        raise MissingLatency(
+            f"{error} Or give this command --device cpu or cuda, on the machine the table is of: it then measures them.",
+            error.shapes,
+        ) from error

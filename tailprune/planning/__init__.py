@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .candidates import Candidates, Policy, candidate_widths
 from .costs import LayerCosts
+from .explain import Explanation, GroupPrices, NextPlan, explain_plan
 from .frontier import Frontier, FrontierPoint, plan_frontier
 from .greedy import greedy_plan
 from .host import Scope, choose_host
@@ -16,10 +17,13 @@ from .structure import required_shapes
 
 __all__ = [
     "Candidates",
+    "Explanation",
     "Frontier",
     "FrontierPoint",
     "Goal",
+    "GroupPrices",
     "LayerCosts",
+    "NextPlan",
     "Objective",
     "Policy",
     "Problem",
@@ -29,6 +33,7 @@ __all__ = [
     "build_problem",
     "candidate_widths",
     "choose_host",
+    "explain_plan",
     "fixed_multiple",
     "greedy_plan",
     "host_plan",

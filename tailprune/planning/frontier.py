@@ -94,7 +94,8 @@ class Frontier:
         )  # fmt: skip
 
     def _ticks(self, latency_us: float) -> int:
-        ticks, fastest = int(latency_us * TICKS_PER_US), int(self.trade_off.plans.time[0])
+        # a plan's own latency, divided and multiplied again, may miss its ticks by a rounding
+        ticks, fastest = int(round(latency_us * TICKS_PER_US, 3)), int(self.trade_off.plans.time[0])
         if ticks < fastest:
             raise NoPlan(
                 f"Budget {latency_us:,.1f} us is below the cheapest plan, {fastest / TICKS_PER_US:,.1f} us. "

@@ -10,6 +10,7 @@ from .canvas import figure_svg, save_figure
 from .comparison import Comparison, ComparisonRow, LayerTime, SweepPoint
 from .doctor_page import render_doctor_page, write_doctor_page
 from .doctor_table import diagnosis_table
+from .frontier import FrontierMark, FrontierView, plot_frontier
 from .page import ReportPage, StaircaseView, render_page, write_page
 from .plots import plot_latency_by_layer, plot_predicted_measured, plot_ratio_sweep, plot_staircase, plot_widths
 from .survey_page import survey_page, write_survey_page
@@ -20,6 +21,8 @@ from .tables import comparison_table, facts_table, plan_table, staircase_table
 __all__ = [
     "Comparison",
     "ComparisonRow",
+    "FrontierMark",
+    "FrontierView",
     "LayerTime",
     "NetworkUse",
     "ReportPage",
@@ -30,6 +33,7 @@ __all__ = [
     "facts_table",
     "figure_svg",
     "plan_table",
+    "plot_frontier",
     "plot_latency_by_layer",
     "plot_networks",
     "plot_predicted_measured",
