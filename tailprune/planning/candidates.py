@@ -10,7 +10,8 @@ from ..core.errors import InvalidShape
 from ..core.graph import ChannelGroup, ModelGraph
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores
-from ..steps import Staircase, detect_steps, dominated_widths, group_curve
+from ..steps import Staircase, detect_steps, dominated_widths
+from .costs import LayerCosts
 
 Policy = Literal["snap", "shrink", "grow", "nearest", "reallocate"]
 #: `reallocate` keeps at least this share of the host's width: a linear score lets early layers collapse.
@@ -63,6 +64,7 @@ def candidate_widths(
         raise InvalidShape(f"Unknown policy {policy!r}; allowed: {', '.join(get_args(Policy))}.")
     if isinstance(reach, bool) or not isinstance(reach, int) or reach < 1:
         raise InvalidShape(f"reach must be a whole number of at least 1, got {reach!r}.")
+    costs = LayerCosts.over(latency)
     low, high = min_widths or {}, max_widths or {}
     for group_id in (*low, *high, *frozen):
         graph.group(group_id)
@@ -86,8 +88,7 @@ def candidate_widths(
             continue
         key = _role(graph, group)
         if key not in seen:
-            curve = group_curve(graph, group.id, latency)
-            staircase = detect_steps(curve)
+            staircase = detect_steps(costs.curve(graph, group, group.grid))
             seen[key] = _edges_and_steps(staircase, group.width)
             unknown = sum(not staircase.covers(width) for width in group.grid)
             if unknown:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..core.errors import MissingLatency, TableError
-from ..core.graph import Layer, ModelGraph
+from ..core.graph import ChannelGroup, Layer, ModelGraph
 from ..core.protocols import LatencyKind, LatencySource
 from ..core.shapes import LayerShape
+from ..steps import LatencyCurve, group_curve
 
 #: Latencies are planned in picoseconds: integer sums are exact, so equal plans compare equal whatever the order of adding.
 TICKS_PER_US = 1_000_000
@@ -25,6 +30,9 @@ class LayerCosts:
         self.source = source
         #: the source's standard error of a latency, where it knows one: curves are judged by it
         self.noise_us: Callable[[LayerShape], float] | None = getattr(source, "noise_us", None)
+        #: the source's latencies at many channel counts at once, where it computes them so (the wave model does)
+        self._curve_us = getattr(source, "curve_us", None)
+        self._arrays: dict[tuple[LayerShape, bytes], NDArray[np.float64]] = {}
         self._kinds: dict[LayerShape, LatencyKind] = {}
         self._us: dict[LayerShape, float] = {}
         self._ticks: dict[tuple[LayerShape, int, int], int] = {}
@@ -37,6 +45,19 @@ class LayerCosts:
     @property
     def origin(self) -> str:
         return self.source.origin
+
+    def curve(self, graph: ModelGraph, group: ChannelGroup, widths: Sequence[int]) -> LatencyCurve:
+        """`steps.group_curve` over these widths; in a few array operations where the source computes at once."""
+        if self._curve_us is None:
+            return group_curve(graph, group.id, self, widths=widths)
+        at = {**graph.widths, group.id: np.array(widths, dtype=np.int64)}
+        total = np.zeros(len(widths))
+        for layer in graph.layers_of(group.id):
+            ins, outs = np.broadcast_arrays(layer.in_expr.at(at), layer.out_expr.at(at))  # type: ignore[arg-type]
+            total += layer.calls * self.latencies_us(layer.shape, ins, outs)
+        return LatencyCurve(
+            widths=tuple(widths), latency_us=tuple(total.tolist()), noise_us=(0.0,) * len(widths), kind="modelled"
+        )
 
     def kind(self, shape: LayerShape) -> LatencyKind:
         if shape not in self._kinds:
@@ -55,6 +76,29 @@ class LayerCosts:
             )
         self._us[shape] = us
         return us
+
+    def latencies_us(self, shape: LayerShape, ins: NDArray[np.int64], outs: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`latency_us` of a shape at every pair of channel counts (two arrays of one form); NaN where it is missing."""
+        key = (shape, hashlib.blake2b(ins.tobytes() + outs.tobytes()).digest())
+        known = self._arrays.get(key)
+        if known is not None:
+            return known
+        if self._curve_us is not None:
+            us = np.asarray(self._curve_us(shape, in_channels=ins, out_channels=outs))
+            if not (np.isfinite(us) & (us >= 0)).all():
+                at = int(np.flatnonzero(~(np.isfinite(us) & (us >= 0)))[0])
+                self.latency_us(shape.with_channels(in_channels=int(ins.flat[at]), out_channels=int(outs.flat[at])))
+        else:
+            pairs = zip(ins.ravel().tolist(), outs.ravel().tolist(), strict=True)
+            us = np.array([self._or_nan(shape, in_channels, out_channels) for in_channels, out_channels in pairs])
+        self._arrays[key] = us.reshape(ins.shape)
+        return self._arrays[key]
+
+    def _or_nan(self, shape: LayerShape, in_channels: int, out_channels: int) -> float:
+        try:
+            return self.latency_us(shape.with_channels(in_channels=in_channels, out_channels=out_channels))
+        except MissingLatency:
+            return math.nan
 
     def ticks(self, layer: Layer, in_channels: int, out_channels: int) -> int:
         key = (layer.shape, in_channels, out_channels)

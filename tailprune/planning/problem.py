@@ -14,19 +14,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core.errors import MissingLatency
 from ..core.graph import ModelGraph
 from ..core.scores import ChannelScores
 from ..core.shapes import LayerShape
 from .costs import TICKS_PER_US, LayerCosts, missing_latencies
-from .structure import Seen, Structure, cells_of, channels_at, find_structure
+from .structure import Integers, Seen, Structure, channels_at, channels_over, find_structure
 
 #: Importance kept lies in 0..1; a double carries about 1e-16 of it and sums over a few hundred groups 1e-13.
 UNITS_OF_IMPORTANCE = 10**12
 
-Integers = NDArray[np.int64]
 Positions = tuple[int, ...]
 
 
@@ -58,33 +56,41 @@ class Solution:
 
 
 class Table:
-    """The summed cost of all layers that depend on the same one or two axes, by position."""
+    """The summed cost of all layers that depend on the same one or two axes, by position.
 
-    def __init__(self, axes: tuple[int, ...], layers: tuple[Seen, ...], costs: LayerCosts) -> None:
-        self.axes, self.layers, self.costs = axes, layers, costs
+    Filled at once where all of it is needed; cell by cell, as asked, where concatenation reaches too many sums.
+    """
+
+    def __init__(
+        self, axes: tuple[int, ...], layers: tuple[Seen, ...], structure: Structure, costs: LayerCosts
+    ) -> None:
+        self.axes, self.layers, self.structure, self.costs = axes, layers, structure, costs
+        self.ticks: Integers | None = None
         self.cells: dict[tuple[int, ...], int] = {}
 
+    def fill(self) -> list[LayerShape]:
+        """Look up every cell; the shapes that the source lacks."""
+        total: Integers = np.zeros([len(self.structure.axes[axis].values) for axis in self.axes], dtype=np.int64)
+        lacking: list[LayerShape] = []
+        for seen in self.layers:
+            ins, outs = channels_over(seen, self.axes, total.shape)
+            us = self.costs.latencies_us(seen.layer.shape, ins, outs)
+            lacking += [
+                seen.layer.shape.with_channels(in_channels=int(ins[at]), out_channels=int(outs[at]))
+                for at in map(tuple, np.argwhere(np.isnan(us)))
+            ]
+            total += seen.layer.calls * np.rint(np.nan_to_num(us) * TICKS_PER_US).astype(np.int64)
+        self.ticks = total
+        return lacking
+
     def at(self, cell: tuple[int, ...]) -> int:
+        if self.ticks is not None:
+            return int(self.ticks[cell])
         known = self.cells.get(cell)
         if known is None:
             known = sum(self.costs.ticks(seen.layer, *channels_at(seen, self.axes, cell)) for seen in self.layers)
             self.cells[cell] = known
         return known
-
-    def missing(self, cell: tuple[int, ...]) -> list[LayerShape]:
-        """Fill the cell, or say which shapes it lacks."""
-        try:
-            self.at(cell)
-            return []
-        except MissingLatency:
-            lacking = []
-            for seen in self.layers:
-                ins, outs = channels_at(seen, self.axes, cell)
-                try:
-                    self.costs.ticks(seen.layer, ins, outs)
-                except MissingLatency:
-                    lacking.append(seen.layer.shape.with_channels(in_channels=ins, out_channels=outs))
-            return lacking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +129,7 @@ class Problem:
         """A table over variables alone: a sum axis is spread over the groups it adds up."""
         axes, candidates = self.structure.axes, self.structure.candidates
         sizes = [len(candidates[v]) for v in variables]
-        ticks = np.empty([len(axes[axis].values) for axis in table.axes], dtype=np.int64)
-        for cell in np.ndindex(ticks.shape):
-            ticks[cell] = table.at(cell)
+        assert table.ticks is not None, "only a complete problem is spread"
         where = []
         for axis in table.axes:
             widths = np.zeros([1] * len(sizes), dtype=np.int64)
@@ -133,7 +137,7 @@ class Problem:
                 shape = [n if other == v else 1 for n, other in zip(sizes, variables, strict=True)]
                 widths = widths + times * np.array(candidates[v], dtype=np.int64).reshape(shape)
             where.append(np.searchsorted(np.array(axes[axis].values), widths))
-        return np.broadcast_to(ticks[tuple(where)], sizes)
+        return np.broadcast_to(table.ticks[tuple(where)], sizes)
 
     def _sum_place(self, axis: int, positions: Sequence[int]) -> int:
         candidates = self.structure.candidates
@@ -192,9 +196,9 @@ def build_problem(
 ) -> Problem:
     """Look up all that is needed, the original and the host included; MissingLatency lists all that is missing at once."""
     structure = find_structure(graph, candidates)
-    fixed = Table((), structure.fixed, costs)
-    tables = [Table(axes, layers, costs) for axes, layers in structure.tables.items()]
-    lacking = fixed.missing(())
+    fixed = Table((), structure.fixed, structure, costs)
+    tables = [Table(axes, layers, structure, costs) for axes, layers in structure.tables.items()]
+    lacking = fixed.fill()
     for widths in (graph.widths, scores.host_widths):
         try:
             costs.total(graph, widths)
@@ -202,8 +206,7 @@ def build_problem(
             lacking += error.shapes
     for table in tables:
         if structure.sums_are_few or not structure.has_sum(table.axes):
-            for cell in cells_of(structure, table.axes):
-                lacking += table.missing(cell)
+            lacking += table.fill()
     if lacking:
         raise missing_latencies(lacking, costs.origin)
 

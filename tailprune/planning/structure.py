@@ -6,8 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core.graph import Layer, ModelGraph, WidthExpr
 from ..core.shapes import LayerShape
+
+Integers = NDArray[np.int64]
 
 #: Cells of all tables with a sum axis, together, up to which they are looked up beforehand. ResNets and MobileNets have
 #: none, a DenseNet-121 with three candidates a group about 21,000; beyond it they are looked up as the search asks.
@@ -109,6 +114,16 @@ def channels_at(seen: Seen, axes: tuple[int, ...], cell: tuple[int, ...]) -> tup
     """The layer's (in, out) channels in one cell of its table."""
     place = dict(zip(axes, cell, strict=True))
     return seen.in_channels[place.get(seen.in_axis, 0)], seen.out_channels[place.get(seen.out_axis, 0)]
+
+
+def channels_over(seen: Seen, axes: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Integers, Integers]:
+    """The layer's in and out channels at every cell of its table."""
+
+    def end(axis: int, channels: tuple[int, ...]) -> Integers:
+        along = [len(channels) if axis == other else 1 for other in axes] if axis >= 0 else [1] * len(axes)
+        return np.broadcast_to(np.array(channels, dtype=np.int64).reshape(along), shape)
+
+    return end(seen.in_axis, seen.in_channels), end(seen.out_axis, seen.out_channels)
 
 
 def cells_of(structure: Structure, axes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
