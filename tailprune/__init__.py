@@ -31,7 +31,17 @@ from .core.sample import LatencySample
 from .core.scores import ChannelScores
 from .core.shapes import LayerShape
 from .filling import fill_table, measure_while
-from .planning import choose_host, fixed_multiple, host_plan, plan_widths
+from .planning import (
+    SearchResult,
+    WidthSpace,
+    choose_host,
+    edge_space,
+    fixed_multiple,
+    full_space,
+    host_plan,
+    plan_widths,
+    search_widths,
+)
 from .steps import LatencyCurve, Staircase, detect_steps, group_curve
 from .survey import Diagnosis, Survey, diagnose, survey_utilization
 from .tables import LatencyTable
@@ -106,6 +116,7 @@ __all__ = [
     "ModelTimings",
     "NoPlan",
     "PlanMismatch",
+    "SearchResult",
     "SimulatedTimer",
     "Staircase",
     "Survey",
@@ -116,15 +127,18 @@ __all__ = [
     "UnstableMeasurement",
     "WaveModel",
     "WidthPlan",
+    "WidthSpace",
     "apply_plan",
     "choose_host",
     "detect_steps",
     "diagnose",
+    "edge_space",
     "export_onnx",
     "export_pt2",
     "fill_table",
     "fixed_multiple",
     "fold_norms",
+    "full_space",
     "group_curve",
     "growable_groups",
     "host_from_masks",
@@ -142,6 +156,7 @@ __all__ = [
     "read_widths",
     "save_pruned",
     "score_channels",
+    "search_widths",
     "survey_utilization",
     "trace_model",
     "verify_pruned",

@@ -12,8 +12,11 @@ from .host import Scope, choose_host
 from .planner import Goal, plan_widths
 from .problem import Objective, Problem, Solution, build_problem
 from .rivals import fixed_multiple, host_plan
+from .search import search_widths
 from .solve import Solver, solve
+from .space import WidthSpace, edge_space, full_space
 from .structure import required_shapes
+from .trials import SearchResult, Trial
 
 __all__ = [
     "Candidates",
@@ -28,17 +31,23 @@ __all__ = [
     "Policy",
     "Problem",
     "Scope",
+    "SearchResult",
     "Solution",
     "Solver",
+    "Trial",
+    "WidthSpace",
     "build_problem",
     "candidate_widths",
     "choose_host",
+    "edge_space",
     "explain_plan",
     "fixed_multiple",
+    "full_space",
     "greedy_plan",
     "host_plan",
     "plan_frontier",
     "plan_widths",
     "required_shapes",
+    "search_widths",
     "solve",
 ]

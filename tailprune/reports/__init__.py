@@ -13,6 +13,7 @@ from .doctor_table import diagnosis_table
 from .frontier import FrontierMark, FrontierView, plot_frontier
 from .page import ReportPage, StaircaseView, render_page, write_page
 from .plots import plot_latency_by_layer, plot_predicted_measured, plot_ratio_sweep, plot_staircase, plot_widths
+from .search_plots import plot_search, plot_search_pace
 from .survey_page import survey_page, write_survey_page
 from .survey_plots import NetworkUse, plot_networks, plot_time_map
 from .survey_table import survey_table
@@ -38,6 +39,8 @@ __all__ = [
     "plot_networks",
     "plot_predicted_measured",
     "plot_ratio_sweep",
+    "plot_search",
+    "plot_search_pace",
     "plot_staircase",
     "plot_time_map",
     "plot_widths",

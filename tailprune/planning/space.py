@@ -1,0 +1,143 @@
+"""Which networks are worth trying? All widths of a network's channel groups, or only those on edges of its staircases."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..core.errors import InvalidShape
+from ..core.graph import ChannelGroup, ModelGraph
+from ..core.protocols import LatencySource
+from ..steps import detect_steps, group_curve, undominated_widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthSpace:
+    """Networks that differ in the widths of some channel groups: `choices`, ascending; all other groups keep theirs.
+
+    `widths_before` counts what each group could be before the space was restricted.
+    """
+
+    graph: ModelGraph
+    choices: Mapping[str, tuple[int, ...]]
+    widths_before: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for group_id, allowed in self.choices.items():
+            group = self.graph.group(group_id)
+            if not allowed or list(allowed) != sorted(set(allowed)) or any(w < 1 or w % group.granule for w in allowed):
+                raise InvalidShape(
+                    f"Group {group_id} needs ascending choices that are multiples of its granule {group.granule}, got {allowed}."
+                )
+        if not self.choices:
+            raise InvalidShape(
+                f"{self.graph.model} has no channel group whose width may vary; nothing can be searched."
+            )
+
+    @property
+    def num_networks(self) -> int:
+        return math.prod(len(allowed) for allowed in self.choices.values())
+
+    @property
+    def num_before(self) -> int:
+        """Networks before the space was restricted."""
+        return math.prod(self.widths_before[group] for group in self.choices)
+
+    @property
+    def reduction(self) -> float:
+        """Orders of magnitude by which the space was reduced: log10 of networks before over networks left."""
+        return math.log10(self.num_before) - math.log10(self.num_networks)
+
+    @cached_property
+    def narrowest(self) -> dict[str, int]:
+        return {group: allowed[0] for group, allowed in self.choices.items()}
+
+    def sample(self, draw: random.Random) -> dict[str, int]:
+        """Every group's width, uniformly among its choices."""
+        return {group: draw.choice(allowed) for group, allowed in self.choices.items()}
+
+    def mutate(self, widths: Mapping[str, int], draw: random.Random) -> dict[str, int]:
+        """One group, or with falling odds more of them, moved to another of its choices; a near one is likelier than a far one."""
+        changed = dict(widths)
+        free = [group for group, allowed in self.choices.items() if len(allowed) > 1]
+        while free:
+            group = draw.choice(free)
+            changed[group] = self._moved(group, changed[group], draw)
+            if draw.random() < 0.5:
+                break
+        return changed
+
+    def narrower(self, widths: Mapping[str, int]) -> Iterator[dict[str, int]]:
+        """Each group in turn one choice down."""
+        return self._neighbours(widths, -1)
+
+    def wider(self, widths: Mapping[str, int]) -> Iterator[dict[str, int]]:
+        """Each group in turn one choice up."""
+        return self._neighbours(widths, 1)
+
+    def _neighbours(self, widths: Mapping[str, int], way: int) -> Iterator[dict[str, int]]:
+        for group, allowed in self.choices.items():
+            place = allowed.index(widths[group]) + way
+            if 0 <= place < len(allowed):
+                yield {**widths, group: allowed[place]}
+
+    def _moved(self, group: str, width: int, draw: random.Random) -> int:
+        allowed = self.choices[group]
+        here = allowed.index(width)
+        others = [place for place in range(len(allowed)) if place != here]
+        return allowed[draw.choices(others, [1 / abs(place - here) for place in others])[0]]
+
+
+def full_space(graph: ModelGraph, *, stretch: float = 1.0, frozen: Collection[str] = ()) -> WidthSpace:
+    """Every width of every prunable group, on its granule, up to `stretch` times the original."""
+    choices = {group.id: _grid(group, stretch) for group in _varied(graph, frozen)}
+    return WidthSpace(graph=graph, choices=choices, widths_before={g: len(grid) for g, grid in choices.items()})
+
+
+def edge_space(
+    graph: ModelGraph, latency: LatencySource, *, stretch: float = 1.0, frozen: Collection[str] = ()
+) -> WidthSpace:
+    """`full_space` without the widths that are pointless: only step edges that no larger width undercuts, and the widest.
+
+    Edges are those of each group's latency curve, all other groups at their original width: between two of them a network
+    pays for channels that it does not have (Yu et al., arXiv 2011.03897). Raises MissingLatency where a curve is unknown.
+
+    >>> from tailprune.core.graph import Layer, WidthExpr
+    >>> from tailprune.core.shapes import LayerShape
+    >>> class Steps:
+    ...     origin = "10 us for every 16 channels"
+    ...     def latency_us(self, shape): return 10.0 * -(-shape.out_channels // 16)
+    ...     def kind(self, shape): return "modelled"
+    >>> conv = Layer(name="conv", shape=LayerShape(op="conv", batch=1, in_channels=3, out_channels=64),
+    ...              in_expr=WidthExpr(constant=3), out_expr=WidthExpr(terms=(("conv", 1),)))
+    >>> graph = ModelGraph(model="one", layers=(conv,), groups=(ChannelGroup(id="conv", width=64),), input_shape=(1, 3, 1, 1))
+    >>> space = edge_space(graph, Steps())
+    >>> space.choices["conv"], space.num_before, space.num_networks
+    ((16, 32, 48, 64), 64, 4)
+    """
+    groups = _varied(graph, frozen)
+    before = {group.id: len(_grid(group, stretch)) for group in groups}
+    choices = {group.id: _edges(graph, group, latency, stretch) for group in groups}
+    return WidthSpace(graph=graph, choices=choices, widths_before=before)
+
+
+def _varied(graph: ModelGraph, frozen: Collection[str]) -> list[ChannelGroup]:
+    for group_id in frozen:
+        graph.group(group_id)
+    return [g for g in graph.prunable_groups if g.id not in frozen and graph.layers_of(g.id)]
+
+
+def _grid(group: ChannelGroup, stretch: float) -> tuple[int, ...]:
+    if not (math.isfinite(stretch) and stretch > 0):
+        raise InvalidShape(f"stretch must be positive and finite, got {stretch!r}; 1 stops at the original widths.")
+    top = max(group.grid.start, int(group.width * stretch) // group.granule * group.granule)
+    return tuple(range(group.grid.start, top + 1, group.granule))
+
+
+def _edges(graph: ModelGraph, group: ChannelGroup, latency: LatencySource, stretch: float) -> tuple[int, ...]:
+    curve = group_curve(graph, group.id, latency, widths=_grid(group, stretch))
+    edges = set(detect_steps(curve).edge_widths) & set(undominated_widths(curve))
+    return tuple(sorted(edges | {curve.widths[-1]}))
