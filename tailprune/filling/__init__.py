@@ -3,6 +3,7 @@ grid is enough to plan with."""
 
 from __future__ import annotations
 
+from .cells import CellProposals, measure_chosen, propose_cells
 from .fill import fill_table
 from .lacking import Progress, measure_missing, measure_while
 from .lines import group_line
@@ -11,12 +12,16 @@ from .report import FillReport
 from .shards import launched_shard, shard_of
 
 __all__ = [
+    "CellProposals",
     "FillReport",
+    "ModelledEdges",
     "Progress",
     "fill_table",
     "group_line",
     "launched_shard",
+    "measure_chosen",
     "measure_missing",
     "measure_while",
+    "propose_cells",
     "shard_of",
 ]
