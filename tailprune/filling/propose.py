@@ -146,4 +146,3 @@ def flat_within(staircase: Staircase, low: int, high: int) -> float:
         noise = dict(zip(curve.widths, curve.noise_us, strict=True))
         error = (noise[low] ** 2 + noise[high] ** 2) ** 0.5
     return max(staircase.min_riser / 2 * level, RISE_SIGMAS * error)
-
