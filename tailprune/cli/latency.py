@@ -9,17 +9,26 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from ..core.environment import Environment
 from ..core.errors import InvalidShape, TableError
 from ..core.protocols import FirstOf, LatencySource, LayerTimer
 from ..filling import measure_while
 from ..tables import LatencyTable, shipped_table
-from ..waves import SimulatedTimer, WaveModel, load_device
+from ..waves import WaveModel, load_device
 from .console import progress, resumable, warn
 
 Decision = TypeVar("Decision")
 
 PANEL = "Latency"
 Threads = Annotated[int, typer.Option(help="CPU threads to time with.", rich_help_panel=PANEL)]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        help="eager, compile or onnxruntime on a CPU; cuda-graph, eager or compile on CUDA. An existing table's own "
+        "unless given.",
+        rich_help_panel=PANEL,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,7 @@ class LatencyOptions:
         typer.Option("--table", "-t", help="A latency table that `tailprune measure` filled.", rich_help_panel=PANEL),
     ] = None
     threads: Threads = 1
+    runtime: Runtime = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +82,9 @@ def open_latency(options: LatencyOptions, *, quiet: bool) -> Latency:
             "Latencies come from --table FILE, or from --device NAME for a GPU the wave model knows; give one."
         )
     if table is not None:
-        timer = make_timer(device, threads=options.threads) if here(device) else None
+        timer = None
+        if here(device):
+            timer = make_timer(device, threads=options.threads, runtime=options.runtime, like=environment_of(table))
         if timer is None and not table.exists():
             raise TableError(f"Latency table {table} does not exist; fill one with `tailprune measure`.")
         opened = LatencyTable.open(table, environment=timer.environment if timer else None)
@@ -87,10 +99,27 @@ def open_latency(options: LatencyOptions, *, quiet: bool) -> Latency:
     return Latency(source=FirstOf(shipped, model) if shipped is not None else model)
 
 
-def make_timer(device: str | None, *, threads: int = 1, simulate: str | None = None, seed: int = 0) -> LayerTimer:
-    """The device at hand, or a simulated one."""
-    if simulate is not None:
-        return SimulatedTimer(load_device(simulate), seed=seed)
+def make_timer(
+    device: str | None,
+    *,
+    threads: int = 1,
+    runtime: str | None = None,
+    l2: str | None = None,
+    like: Environment | None = None,
+) -> LayerTimer:
+    """The device at hand. For a table measured on it already (`like`) in that table's runtime and cache state."""
     from ..timing import DeviceTimer
 
-    return DeviceTimer(device or "cpu", threads=threads)
+    timer = DeviceTimer(device or "cpu", threads=threads, runtime=runtime, l2=l2)
+    if like is None or like.device != timer.environment.device or like.runtime in ("imported", "simulated"):
+        return timer
+    return DeviceTimer(timer.device, threads=threads, runtime=runtime or like.runtime, l2=like.l2, tf32=like.tf32,
+                       autotuning=like.autotuning)  # fmt: skip
+
+
+def environment_of(table: Path) -> Environment | None:
+    """Where an existing table was measured; None for one still to be made."""
+    if not table.is_file() or not table.stat().st_size:
+        return None
+    with LatencyTable.open(table, create=False, read_only=True) as opened:
+        return opened.environment

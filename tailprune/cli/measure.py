@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..core.errors import UnstableMeasurement
-from ..filling import fill_table, shard_of
+from ..core.errors import InvalidShape, UnstableMeasurement
+from ..core.graph import ModelGraph
+from ..filling import fill_table, launched_shard, shard_of
 from ..tables import LatencyTable
+from ..waves import SimulatedTimer, load_device
 from .console import OutputOptions, note, print_json, progress, resumable, warn
 from .grouped import grouped
 from .host import Seed
-from .latency import Threads, make_timer
+from .latency import Runtime, Threads, environment_of, make_timer
 from .models import NetworkOptions, load_model
+from .whole import compare_whole, print_whole, whole_json
 
 
 @grouped
@@ -25,18 +29,26 @@ def measure(
     table: Annotated[
         Path,
         typer.Option(
-            "--table", "-t", help="Table to fill; created if new, gone on with otherwise.", show_default=False
+            "--table",
+            "-t",
+            help="Table to fill; created if new, gone on with otherwise. {shard} in it becomes i-of-n.",
+            show_default=False,
         ),
     ],
     device: Annotated[str, typer.Option("--device", "-d", help="cpu or cuda.")] = "cpu",
     simulate: Annotated[str | None, typer.Option(help="A GPU's name: simulate it with the wave model instead.")] = None,
     threads: Threads = 1,
+    runtime: Runtime = None,
     shard: Annotated[
         str | None,
         typer.Option(
-            help="i/n: measure every n-th channel group only, for many devices; then `tailprune table merge`."
+            help="i/n: measure every n-th channel group only, for many devices; then `tailprune table merge`. "
+            "auto: as torchrun or a Slurm job array says."
         ),
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Then lay the sum of the layers beside the whole network, measured.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if any shape did not settle.")] = False,
     seed: Seed = 0,
     output: OutputOptions,
@@ -47,8 +59,20 @@ def measure(
 
     Example: tailprune measure -m torchvision:resnet18 -d cpu -b 8 -t resnet18.db
     """
-    timer = make_timer(device, threads=threads, simulate=simulate, seed=seed)
-    graph = load_model(network).trace()
+    if shard == "auto":
+        shard, device = launched_shard(os.environ), _own_device(device)
+    table = Path(str(table).replace("{shard}", (shard or "1/1").replace("/", "-of-")))
+    if whole and simulate is not None:
+        raise InvalidShape("A simulated GPU runs no whole network; drop --whole, or measure a device that is here.")
+    model = load_model(network)
+    graph = model.trace()
+    timer = (
+        SimulatedTimer(load_device(simulate), seed=seed)
+        if simulate is not None
+        else make_timer(
+            device, threads=threads, runtime=runtime, l2=_cache_state(device, graph), like=environment_of(table)
+        )
+    )
     note(
         f"{graph.model}: {len(graph.layers)} layers, {len(graph.prunable_groups)} prunable channel groups; {timer.environment}",
         quiet=output.quiet,
@@ -61,6 +85,7 @@ def measure(
         for warning in opened.warnings:
             warn(warning, quiet=output.quiet)
         filled = fill_table(opened, graph, timer, groups=_groups(graph.prunable_groups, shard), progress=report)
+        checked = compare_whole(opened, timer, model, graph, device, progress=report) if whole else None
         shapes, unstable = len(opened), len(opened.unstable_shapes)
     if output.json:
         print_json(
@@ -70,14 +95,29 @@ def measure(
                 "shapes": shapes,
                 "unstable": unstable,
                 **dataclasses.asdict(filled),
+                **({"whole": whole_json(checked)} if checked else {}),
             }
         )
     else:
         print(filled.summary())
+        if checked:
+            print_whole(checked)
     if unstable and strict:
         raise UnstableMeasurement(
             f"{unstable} of {shapes} shapes did not settle; close other programs and measure again, or drop --strict."
         )
+
+
+def _cache_state(device: str, graph: ModelGraph) -> str | None:
+    """A CPU's layers find its caches as this network leaves them."""
+    from ..timing import l2_for
+
+    return l2_for(graph) if device.partition(":")[0] == "cpu" else None
+
+
+def _own_device(device: str) -> str:
+    """The GPU that torchrun means for this process; two processes on one would measure each other."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
 def _groups(groups: tuple, shard: str | None) -> tuple[str, ...] | None:

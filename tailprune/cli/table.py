@@ -21,7 +21,9 @@ from ..tables import (
 )
 from ..waves import known_devices, load_device
 from .console import Json, note, out, print_json, warn
+from .grouped import grouped
 from .latency import Threads, here, make_timer
+from .trtexec import TrtexecOptions, import_profile
 
 app = typer.Typer(help="Look into latency tables, check them, move them about.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="A latency table.", show_default=False)]
@@ -53,7 +55,11 @@ def check(
     """Is a table sound, and does it still hold on this device? Exits with 1 if not."""
     with LatencyTable.open(file, create=False, read_only=True) as table:
         checked = check_table(table)
-        drifted = drift(table, make_timer(device, threads=threads), count) if here(device) and checked.ok else None
+        drifted = (
+            drift(table, make_timer(device, threads=threads, like=table.environment), count)
+            if here(device) and checked.ok
+            else None
+        )
     for warning in drifted.warnings if drifted else ():
         warn(warning)
     if json:
@@ -130,12 +136,28 @@ def export_file(
 
 
 @app.command("import")
-def import_file(csv: Annotated[Path, typer.Argument(help="CSV that `table export` wrote.")], file: File) -> None:
-    """Read an exported CSV into a table, created if new."""
-    read = import_csv(csv)
+@grouped
+def import_file(
+    *,
+    source: Annotated[Path, typer.Argument(help="CSV that `table export` wrote, or trtexec's JSON.")],
+    file: File,
+    trtexec: TrtexecOptions,
+    json: Json = False,
+) -> None:
+    """Read an exported CSV, or with --trtexec TensorRT's layer timings, into a table; created if new.
+
+    Example: tailprune table import --trtexec profile.json t4.db -m torchvision:resnet18 --dtype float16 -d "Tesla T4"
+    """
+    if trtexec.trtexec:
+        import_profile(source, file, trtexec, json=json)
+        return
+    read = import_csv(source)
     with LatencyTable.open(file, environment=read.environment) as table:
         report = merge(table, read)
-    note(f"{report.added} visits added to {file}, {report.already_there} were there")
+    if json:
+        print_json({"added": report.added, "already_there": report.already_there})
+    else:
+        note(f"{report.added} visits added to {file}, {report.already_there} were there")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from .info import TableInfo, describe_table
 from .integrity import Contradiction, Disagreement, Outliers, TableCheck, check_table
 from .shipped import shipped_environments, shipped_table
 from .table import LatencyTable
+from .trtexec import TrtexecImport, import_trtexec
 
 __all__ = [
     "Contradiction",
@@ -23,12 +24,14 @@ __all__ = [
     "TableCheck",
     "TableDifference",
     "TableInfo",
+    "TrtexecImport",
     "check_table",
     "describe_table",
     "diff",
     "drift",
     "export_csv",
     "import_csv",
+    "import_trtexec",
     "merge",
     "shipped_environments",
     "shipped_table",

@@ -6,16 +6,20 @@ Every reading is kept, every setting that matters is part of the environment, an
 from .between import l2_for
 from .blocks import Block, build_block
 from .device_timer import DeviceTimer
+from .residuals import LayerResidual, ModelCheck, check_model
 from .stopping import StoppingRule, median_interval
 from .whole_model import ModelTimings, Verdict, measure_model
 
 __all__ = [
     "Block",
     "DeviceTimer",
+    "LayerResidual",
+    "ModelCheck",
     "ModelTimings",
     "StoppingRule",
     "Verdict",
     "build_block",
+    "check_model",
     "l2_for",
     "measure_model",
     "median_interval",

@@ -8,6 +8,7 @@ import time
 import pytest
 
 import tailprune
+from tailprune.cli.latency import environment_of, make_timer
 
 NET = ("--input-shape", "3,16,16", "--batch", "4")
 
@@ -152,3 +153,58 @@ def test_what_was_measured_survives_an_interruption(tiny, tmp_path, how, code):
     with tailprune.LatencyTable.open(path, create=False, read_only=True) as table:
         assert len(table) > kept
         assert all(len(table.visits(sample.shape)) <= 3 for sample in table.samples())
+
+
+def test_a_tensorrt_profile_becomes_a_table(cli, tiny, tmp_path):
+    profile, table = tmp_path / "p.json", tmp_path / "t4.db"
+    profile.write_text(
+        '[{"count": 9}, {"name": "/0/Conv + /2/Relu", "averageMs": 0.02}, {"name": "Reformat", "averageMs": 0.01}]'
+    )
+    given = (
+        "table",
+        "import",
+        "--trtexec",
+        profile,
+        table,
+        *NET,
+        "-m",
+        tiny,
+        "--dtype",
+        "int8",
+        "-d",
+        "Tesla T4",
+        "--json",
+    )
+    read = json.loads(cli(*given).out)
+    assert read["matched"] == {"0": ["/0/Conv + /2/Relu"]}
+    assert read["unmatched"] == {"Reformat": "names no layer of the network"}
+    info = json.loads(cli("table", "info", table, "--json").out)
+    assert (info["shapes"], info["environment"]["runtime"], info["environment"]["device"]) == (
+        1,
+        "imported",
+        "Tesla T4",
+    )
+    profile.write_text('[{"count": 9}, {"name"')
+    broken = cli(*given)
+    assert (broken.code, "not valid JSON" in broken.err) == (1, True)
+    assert json.loads(cli("table", "info", table, "--json").out)["shapes"] == 1, (
+        "a malformed file leaves the table as it was"
+    )
+    assert "add --model and --device" in cli("table", "import", "--trtexec", profile, table).err
+
+
+def test_the_whole_network_is_laid_beside_its_layers(cli, tiny, tmp_path):
+    table = tmp_path / "cpu.db"
+    given = ("measure", "-m", tiny, "-t", table, "--input-shape", "3,8,8", "--whole", "--runtime", "eager")
+    found = json.loads(cli(*given, "--json").out)["whole"]
+    assert [layer["name"] for layer in found["layers"]][:2] == ["0", "3"]
+    assert found["gap"] == pytest.approx(found["predicted_us"] / found["measured_us"] - 1)
+    assert "the sum of layers" in cli(*given).out
+    again = make_timer("cpu", like=environment_of(table)).environment
+    assert again == environment_of(table), "a table is gone on with in the runtime and cache state it was measured in"
+    refused = cli("measure", "-m", tiny, "-t", table, "--input-shape", "3,8,8", "--runtime", "onnxruntime")
+    assert "runtime is 'eager' in the table and 'onnxruntime' here" in refused.err
+    assert "drop --whole" in cli("measure", "-m", tiny, "-t", table, "--simulate", "a100", "--whole").err
+    assert (
+        "allowed on cpu: eager, compile, onnxruntime" in cli("measure", "-m", tiny, "-t", table, "--runtime", "trt").err
+    )

@@ -132,7 +132,7 @@ def test_a_plan_file_and_a_device_contradict(cli, tiny, tmp_path):
 
 def test_what_the_table_lacks_is_measured_where_the_device_is_at_hand(cli, tiny, tmp_path, monkeypatch):
     timer = tailprune.SimulatedTimer(tailprune.load_device("h200"))
-    monkeypatch.setattr("tailprune.cli.latency.make_timer", lambda device, *, threads: timer)
+    monkeypatch.setattr("tailprune.cli.latency.make_timer", lambda device, **_: timer)
     args = ("plan", "-m", tiny, *SMALL, "-t", tmp_path / "t.db", "--json")
     planned = body(cli(*args, "-d", "cpu"))
     assert planned["latency_kind"] in ("measured", "held")
