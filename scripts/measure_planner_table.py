@@ -45,6 +45,11 @@ def candidates(graph: ModelGraph) -> dict[str, tuple[int, ...]]:
     return {g.id: tuple(w for w in g.grid if 2 * w >= g.width) for g in graph.groups if g.prunable}
 
 
+def report(done: int, total: int, what: str) -> None:
+    if done % 100 == 0:
+        print(f"{done}/{total} {what}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
@@ -57,9 +62,7 @@ def main() -> None:
     lacking = [shape for shape in wanted if shape not in table]
     now = lacking[: args.stop_after]
     print(f"{len(wanted)} shapes, {len(lacking)} missing, {len(now)} now", flush=True)
-    measure_missing(
-        table, now, timer, progress=lambda done, total, what: done % 100 or print(f"{done}/{total}", flush=True)
-    )
+    measure_missing(table, now, timer, progress=report)
     if len(now) == len(lacking):
         export_csv(table, CSV, digits=4)
         print(f"{CSV.relative_to(ROOT)}: {CSV.stat().st_size / 1e6:.2f} MB", flush=True)

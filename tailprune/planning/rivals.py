@@ -50,7 +50,7 @@ def fixed_multiple(
 
     Every group goes to the multiple nearest to the width an unrounded host gives it (the wider of two equally near),
     at least one multiple and at most the original; groups narrower than the multiple keep the host's width and are
-    named. `min_widths` holds as it does for a plan: the least multiple that satisfies it. With granule G the multiple
+    named. `min_widths` hold as they do for a plan, before rounding and after. With granule G the multiple
     is the least common one of both. `multiple=1` is the unrounded host at that target. Hosts in `scores` are not asked
     for: channels are ranked by score, and importance is counted in the scopes that `scores` names.
 
@@ -96,10 +96,10 @@ class _Way:
         self.steps = {g.group: math.lcm(multiple, graph.group(g.group).granule) for g in scores.groups}
         self.left_out = tuple(g.group for g in scores.groups if g.width < self.steps[g.group])
         ratios, hosts = hosts_by_ratio(self.scores, scope)
+        self.floors = {g.group: -(-min_widths.get(g.group, 1) // g.granule) * g.granule for g in scores.groups}
         for column, g in enumerate(scores.groups):
             if g.group not in self.left_out and graph.group(g.group).prunable:
-                floor = min_widths.get(g.group, 1)
-                hosts[:, column] = _nearest(hosts[:, column], self.steps[g.group], floor, g.width)
+                hosts[:, column] = _nearest(hosts[:, column], self.steps[g.group], self.floors[g.group], g.width)
         new = np.concatenate([[True], np.any(hosts[1:] != hosts[:-1], axis=1)])
         self.ratios: Sequence[float] = ratios[new].tolist()
         self.rows = hosts[new]
@@ -148,11 +148,12 @@ class _Way:
             dataclasses.replace(g, scope=given.scope) for g, given in zip(host.groups, self.scores.groups, strict=True)
         ))  # fmt: skip
         widths = self.widths(row)
+        before = {g.group: max(g.host_width, self.floors[g.group]) for g in host.groups}
         notes = [note]
         if self.left_out:
             notes.append(f"narrower than {self.multiple}, left out: {', '.join(self.left_out)}")
         return assemble_plan(
-            self.graph, scored, self.costs, widths=widths, host_widths={**self.graph.widths, **host.host_widths},
+            self.graph, scored, self.costs, widths=widths, host_widths={**self.graph.widths, **before},
             reasons={g: "left out" if g in self.left_out else f"multiple of {self.steps.get(g, 1)}" for g in widths},
             policy=f"multiple-{self.multiple}", goal="rule", reach=None, solver="scan", status="feasible",
             optimality_gap=None, original_us=self.costs.total(self.graph, self.graph.widths) / TICKS_PER_US,
