@@ -91,14 +91,21 @@ class WidthSpace:
         return allowed[draw.choices(others, [1 / abs(place - here) for place in others])[0]]
 
 
-def full_space(graph: ModelGraph, *, stretch: float = 1.0, frozen: Collection[str] = ()) -> WidthSpace:
-    """Every width of every prunable group, on its granule, up to `stretch` times the original."""
-    choices = {group.id: _grid(group, stretch) for group in _varied(graph, frozen)}
+def full_space(
+    graph: ModelGraph, *, narrowest: float = 0.0, widest: float = 1.0, frozen: Collection[str] = ()
+) -> WidthSpace:
+    """Every width of every prunable group, on its granule, from `narrowest` to `widest` times the original."""
+    choices = {group.id: _grid(group, narrowest, widest) for group in _varied(graph, frozen)}
     return WidthSpace(graph=graph, choices=choices, widths_before={g: len(grid) for g, grid in choices.items()})
 
 
 def edge_space(
-    graph: ModelGraph, latency: LatencySource, *, stretch: float = 1.0, frozen: Collection[str] = ()
+    graph: ModelGraph,
+    latency: LatencySource,
+    *,
+    narrowest: float = 0.0,
+    widest: float = 1.0,
+    frozen: Collection[str] = (),
 ) -> WidthSpace:
     """`full_space` without the widths that are pointless: only step edges that no larger width undercuts, and the widest.
 
@@ -119,9 +126,9 @@ def edge_space(
     ((16, 32, 48, 64), 64, 4)
     """
     groups = _varied(graph, frozen)
-    before = {group.id: len(_grid(group, stretch)) for group in groups}
-    choices = {group.id: _edges(graph, group, latency, stretch) for group in groups}
-    return WidthSpace(graph=graph, choices=choices, widths_before=before)
+    grids = {group.id: _grid(group, narrowest, widest) for group in groups}
+    choices = {group: _edges(graph, group, latency, grid) for group, grid in grids.items()}
+    return WidthSpace(graph=graph, choices=choices, widths_before={g: len(grid) for g, grid in grids.items()})
 
 
 def _varied(graph: ModelGraph, frozen: Collection[str]) -> list[ChannelGroup]:
@@ -130,14 +137,17 @@ def _varied(graph: ModelGraph, frozen: Collection[str]) -> list[ChannelGroup]:
     return [g for g in graph.prunable_groups if g.id not in frozen and graph.layers_of(g.id)]
 
 
-def _grid(group: ChannelGroup, stretch: float) -> tuple[int, ...]:
-    if not (math.isfinite(stretch) and stretch > 0):
-        raise InvalidShape(f"stretch must be positive and finite, got {stretch!r}; 1 stops at the original widths.")
-    top = max(group.grid.start, int(group.width * stretch) // group.granule * group.granule)
-    return tuple(range(group.grid.start, top + 1, group.granule))
+def _grid(group: ChannelGroup, narrowest: float, widest: float) -> tuple[int, ...]:
+    if not 0 <= narrowest <= widest < math.inf or widest == 0:
+        raise InvalidShape(
+            f"A space runs from 0 or more to a finite multiple of the original widths, got {narrowest!r} to {widest!r}."
+        )
+    low = max(group.grid.start, -(-math.ceil(narrowest * group.width) // group.granule) * group.granule)
+    high = max(low, int(widest * group.width) // group.granule * group.granule)
+    return tuple(range(low, high + 1, group.granule))
 
 
-def _edges(graph: ModelGraph, group: ChannelGroup, latency: LatencySource, stretch: float) -> tuple[int, ...]:
-    curve = group_curve(graph, group.id, latency, widths=_grid(group, stretch))
+def _edges(graph: ModelGraph, group_id: str, latency: LatencySource, grid: tuple[int, ...]) -> tuple[int, ...]:
+    curve = group_curve(graph, group_id, latency, widths=grid)
     edges = set(detect_steps(curve).edge_widths) & set(undominated_widths(curve))
     return tuple(sorted(edges | {curve.widths[-1]}))

@@ -62,7 +62,7 @@ def test_the_full_space_is_every_width_on_the_granule():
     whole = full_space(chain(12, 8, granule=4))
     assert dict(whole.choices) == {"g0": (4, 8, 12), "g1": (4, 8)}
     assert whole.num_networks == whole.num_before == 6 and whole.reduction == 0
-    assert full_space(chain(12, 8, granule=4), stretch=1.5, frozen=["g1"]).choices == {"g0": (4, 8, 12, 16)}
+    assert full_space(chain(12, 8, granule=4), narrowest=0.5, widest=1.5, frozen=["g1"]).choices == {"g0": (8, 12, 16)}
 
 
 @settings(max_examples=30, deadline=None)
@@ -71,7 +71,7 @@ def test_the_full_space_is_every_width_on_the_granule():
 )
 def test_the_edge_space_holds_undominated_edges_and_the_widest(widths, tile, odd, stretch):
     graph, source = chain(*widths), Steps(tile, odd)
-    restricted, whole = edge_space(graph, source, stretch=stretch), full_space(graph, stretch=stretch)
+    restricted, whole = edge_space(graph, source, widest=stretch), full_space(graph, widest=stretch)
     assert restricted.num_before == whole.num_networks
     for group, allowed in restricted.choices.items():
         grid = whole.choices[group]
@@ -111,8 +111,9 @@ def test_spaces_that_make_no_sense_are_refused(choices, told):
 def test_strange_arguments_of_a_space_are_refused():
     with pytest.raises(InvalidShape, match="no channel group 'nowhere'"):
         full_space(chain(8), frozen=["nowhere"])
-    with pytest.raises(InvalidShape, match="stretch must be positive"):
-        full_space(chain(8), stretch=math.nan)
+    for narrowest, widest in ((0, math.nan), (0, math.inf), (0, 0), (2, 1), (-1, 1)):
+        with pytest.raises(InvalidShape, match="A space runs from 0 or more"):
+            full_space(chain(8), narrowest=narrowest, widest=widest)
     with pytest.raises(InvalidShape, match="nothing can be searched"):
         full_space(chain(8), frozen=["g0"])
 
