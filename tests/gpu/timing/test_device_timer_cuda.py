@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from tailprune.core.errors import InvalidShape
 from tailprune.core.shapes import LayerShape
 from tailprune.timing import DeviceTimer, measure_model
+from tailprune.timing.residuals import inside_us
+from tailprune.tracing import trace_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
 
@@ -20,7 +23,7 @@ def conv(out_channels: int = 64, **changes: object) -> LayerShape:
     return LayerShape(**{**fields, **changes})
 
 
-@pytest.mark.parametrize("runtime", ["cuda-graph", "eager"])
+@pytest.mark.parametrize("runtime", ["cuda-graph", "eager", "compile"])
 @pytest.mark.parametrize("l2", ["warm", "cold"])
 def test_every_runtime_and_cache_state_keeps_raw_times(runtime: str, l2: str) -> None:
     timer = DeviceTimer("cuda", runtime=runtime, l2=l2, max_visits=6)
@@ -53,6 +56,21 @@ def test_too_large_a_shape_is_recorded_and_the_next_one_runs() -> None:
     samples = {s.shape: s for s in timer.time_many([huge, conv()])}
     assert samples[huge].flags == ("out_of_memory",)
     assert samples[conv()].usable
+
+
+def test_states_and_runtimes_of_a_cpu_are_refused() -> None:
+    with pytest.raises(InvalidShape, match="Unknown l2 '16 MiB'; allowed on CUDA: warm, cold"):
+        DeviceTimer("cuda", l2="16 MiB")
+    with pytest.raises(InvalidShape, match="allowed on cuda: cuda-graph, eager, compile"):
+        DeviceTimer("cuda", runtime="onnxruntime")
+
+
+def test_layers_inside_a_network_are_read_between_events() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
+    images = torch.randn(4, 3, 32, 32)
+    spent = inside_us(net, images, trace_model(net, images), torch.device("cuda", 0), threads=1, rounds=3)
+    assert set(spent) == {"0", "2"}
+    assert all(us > 0 for us in spent.values())
 
 
 def test_environment_names_the_device() -> None:

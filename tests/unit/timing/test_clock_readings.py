@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from tailprune.timing.clocks import ClockReading, Clocks
+from tailprune.timing.clocks import ClockReading, Clocks, load_nvml
 
 
 class NVMLError(Exception):
@@ -88,3 +89,26 @@ def test_other_processes_are_noted() -> None:
 def test_without_nvml_everything_is_empty() -> None:
     assert Clocks(torch.device("cuda", 0), None).read() == ClockReading()
     assert ClockReading().power_mode == ClockReading().driver == ""
+
+
+def test_an_absent_library_or_driver_is_no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver() -> None:
+        raise NVMLError("driver not loaded")
+
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert load_nvml() is None
+    module = SimpleNamespace(NVMLError=NVMLError, nvmlInit=no_driver)
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    assert load_nvml() is None
+    module.nvmlInit = lambda: None
+    assert load_nvml() is module
+
+
+def test_a_device_that_nvml_does_not_know_reads_empty() -> None:
+    nvml = Nvml()
+
+    def unknown(uuid: str) -> str:
+        raise NVMLError("not found")
+
+    nvml.nvmlDeviceGetHandleByUUID = unknown
+    assert Clocks(torch.device("cuda", 0), nvml).read() == ClockReading()
