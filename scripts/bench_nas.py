@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log10
 from pathlib import Path
 from statistics import mean, stdev
@@ -160,12 +160,20 @@ def main() -> None:
             "a validation score is the best of many on the same images, so it flatters; the test accuracy does not",
         ],
     )  # fmt: skip
-    pace = {way: [found[way, seed].best_after for seed in SEEDS] for way in WAYS}
+    draw(rows, budget_us=SHARE * widest_us, origin=model.origin)
+
+
+def draw(rows: Sequence[Mapping[str, object]], *, budget_us: float, origin: str) -> None:
+    """The figures, from the rows of benchmarks/nas.csv."""
+
+    def of(way: str, seed: int, column: str) -> list[float]:
+        return [float(str(row[column])) for row in rows if row["way"] == way and int(str(row["seed"])) == seed]
+
+    pace = {way: [of(way, seed, "best") for seed in SEEDS] for way in WAYS}
     save_figure(plot_search_pace(pace, score="validation accuracy"), ROOT / "docs/figures/nas-pace.png")
-    shown = found[WAYS[3], 0]
-    points = [(trial.latency_us, trial.value) for trial in shown.trials]
-    title = f"{WAYS[3]}, seed 0; {model.origin}"
-    drawn = plot_search(points, budget_us=shown.budget_us, score="validation accuracy", title=title)
+    points = list(zip(of(WAYS[3], 0, "latency_us"), of(WAYS[3], 0, "accuracy"), strict=True))
+    title = f"{WAYS[3]}, seed 0; {origin}"
+    drawn = plot_search(points, budget_us=budget_us, score="validation accuracy", title=title)
     save_figure(drawn, ROOT / "docs/figures/nas-pareto.png")
 
 

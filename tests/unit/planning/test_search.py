@@ -7,6 +7,7 @@ import json
 import math
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -281,3 +282,8 @@ def test_docstring_examples_run():
     for module in (search, space):
         result = doctest.testmod(module)
         assert result.attempted > 6 and result.failed == 0
+
+
+def test_the_worked_example_of_the_page_runs():
+    result = doctest.testfile(str(Path(__file__).resolve().parents[3] / "docs" / "nas.md"), module_relative=False)
+    assert result.attempted > 9 and result.failed == 0
