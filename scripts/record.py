@@ -44,7 +44,7 @@ def record(
     body = {
         "benchmark": f"scripts/bench_{name}.py",
         "utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short", "HEAD"),
+        "commit": commit(),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "tailprune", "recipes")),
         "environment": {"python": platform.python_version(), **environment},
         "versions": {
@@ -60,5 +60,13 @@ def record(
         print(f"{mark} {label}: {found['value']} {found['unit']}{target}")
 
 
+def commit() -> str:
+    """The short id of the commit this runs from; empty where there is no repository, as on a lent machine."""
+    return _git("rev-parse", "--short", "HEAD")
+
+
 def _git(*args: str) -> str:
-    return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # no git here
+        return ""

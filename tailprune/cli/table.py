@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from ..waves import known_devices, load_device
 from .console import Json, note, out, print_json, warn
 from .grouped import grouped
 from .latency import Threads, here, make_timer
+from .moved_edges import compare_edges
 from .trtexec import TrtexecOptions, import_profile
 
 app = typer.Typer(help="Look into latency tables, check them, move them about.", no_args_is_help=True)
@@ -96,12 +98,14 @@ def merge_files(
 def diff_files(
     a: File, b: File, json: Json = False, most: Annotated[int, typer.Option(help="Rows to show.")] = 20
 ) -> None:
-    """Shape by shape, how far two tables differ."""
+    """Which edges moved between two tables, and shape by shape how far they differ."""
     with (
         LatencyTable.open(a, create=False, read_only=True) as first,
         LatencyTable.open(b, create=False, read_only=True) as second,
     ):
         found = diff(first, second)
+        edges = tuple(compare_edges(first, second))
+    moved_edges = [line for line in edges if line.moved]
     moved = sorted((d for d in found.common if d.significant), key=lambda d: -abs(d.ratio - 1))
     if json:
         print_json(
@@ -113,6 +117,7 @@ def diff_files(
                 ],
                 "only_a": len(found.only_a),
                 "only_b": len(found.only_b),
+                "edges": [dataclasses.asdict(line) for line in edges],
             }
         )
         return
@@ -121,6 +126,16 @@ def diff_files(
     print(
         f"{len(found.common)} shapes in both, {len(moved)} differ beyond the noise; {len(found.only_a)} only in {a}, {len(found.only_b)} only in {b}"
     )
+    print(f"{len(edges)} lines with confirmed edges measured in both, edges moved on {len(moved_edges)}")
+    for line in moved_edges[:most]:
+        parts = {
+            "both": line.both,
+            f"only {a.name}": line.only_a,
+            f"only {b.name}": line.only_b,
+            "unknown": line.unknown,
+        }
+        said = "; ".join(f"{name} {', '.join(map(str, widths))}" for name, widths in parts.items() if widths)
+        print(f"  {line.line}: {said}")
     for d in moved[:most]:
         print(f"  {d.ratio:7.3f}  {d.a_us:,.1f} -> {d.b_us:,.1f} us  {d.shape}")
 

@@ -7,6 +7,7 @@ from .exchange import export_csv, import_csv
 from .held import HeldPlateau
 from .info import TableInfo, describe_table
 from .integrity import Contradiction, Disagreement, Outliers, TableCheck, check_table
+from .lines import MeasuredLine, measured_lines
 from .shipped import shipped_environments, shipped_table
 from .table import LatencyTable
 from .trtexec import TrtexecImport, import_trtexec
@@ -18,6 +19,7 @@ __all__ = [
     "DriftReport",
     "HeldPlateau",
     "LatencyTable",
+    "MeasuredLine",
     "MergeReport",
     "Outliers",
     "ShapeDifference",
@@ -32,6 +34,7 @@ __all__ = [
     "export_csv",
     "import_csv",
     "import_trtexec",
+    "measured_lines",
     "merge",
     "shipped_environments",
     "shipped_table",

@@ -18,16 +18,17 @@ _FREE = {"out": ("out_channels",), "in": ("in_channels",), "both": ("in_channels
 _WHOLE_LINE = {axis: attrgetter(*(name for name in SHAPE_COLUMNS if name not in free)) for axis, free in _FREE.items()}
 
 
-def _coupled(shape: LayerShape) -> bool:
+def coupled(shape: LayerShape) -> bool:
+    """Whether a layer keeps its channels, so that in and out run together."""
     return shape.depthwise or shape.op not in ("conv", "linear", "attention")
 
 
-def _line(shape: LayerShape, axis: Axis) -> Hashable:
+def line_of(shape: LayerShape, axis: Axis) -> Hashable:
     """What all shapes along one axis share. The conv groups of a depthwise layer follow its channels; others stay."""
     return axis, axis == "both" and not shape.depthwise and shape.conv_groups, _WHOLE_LINE[axis](shape)
 
 
-def _width(shape: LayerShape, axis: Axis) -> int:
+def width_along(shape: LayerShape, axis: Axis) -> int:
     return shape.in_channels if axis == "in" else shape.out_channels
 
 
@@ -42,17 +43,17 @@ class HeldPlateau:
     def __post_init__(self) -> None:
         if not 0 < self.us < float("inf"):
             raise TableError(f"A held latency must be positive and finite, got {self.us!r} for {self.low}.")
-        if _line(self.low, self.axis) != _line(self.high, self.axis):
+        if line_of(self.low, self.axis) != line_of(self.high, self.axis):
             raise TableError(
                 f"A plateau runs along one channel axis, but {self.low} and {self.high} differ in more than that. "
                 "Hold one axis at a time."
             )
-        if _width(self.low, self.axis) > _width(self.high, self.axis):
+        if width_along(self.low, self.axis) > width_along(self.high, self.axis):
             raise TableError(f"The low end of a plateau is the narrower one; swap {self.low} and {self.high}.")
 
     @property
     def axis(self) -> Axis:
-        if _coupled(self.low) and _coupled(self.high):
+        if coupled(self.low) and coupled(self.high):
             return "both"
         return "out" if self.low.in_channels == self.high.in_channels else "in"
 
@@ -65,8 +66,8 @@ class HeldPlateaus:
 
     def add(self, plateau: HeldPlateau) -> None:
         axis = plateau.axis
-        low, high = _width(plateau.low, axis), _width(plateau.high, axis)
-        line = self._lines.setdefault(_line(plateau.low, axis), [])
+        low, high = width_along(plateau.low, axis), width_along(plateau.high, axis)
+        line = self._lines.setdefault(line_of(plateau.low, axis), [])
         line[:] = sorted(
             [*(old for old in line if old[1] <= low or old[0] >= high), (low, high, plateau)],
             key=lambda entry: entry[:2],
@@ -74,16 +75,16 @@ class HeldPlateaus:
 
     def find(self, shape: LayerShape) -> HeldPlateau | None:
         """The plateau around a shape; where one runs along out and another along in, the one along out."""
-        axes: tuple[Axis, ...] = ("both",) if _coupled(shape) else ("out", "in")
+        axes: tuple[Axis, ...] = ("both",) if coupled(shape) else ("out", "in")
         for axis in axes:
-            width = _width(shape, axis)
-            for low, high, plateau in self._lines.get(_line(shape, axis), ()):
+            width = width_along(shape, axis)
+            for low, high, plateau in self._lines.get(line_of(shape, axis), ()):
                 if low <= width <= high:
                     return plateau
         return None
 
     def __contains__(self, plateau: HeldPlateau) -> bool:
-        return any(plateau == entry[2] for entry in self._lines.get(_line(plateau.low, plateau.axis), ()))
+        return any(plateau == entry[2] for entry in self._lines.get(line_of(plateau.low, plateau.axis), ()))
 
     def __iter__(self) -> Iterator[HeldPlateau]:
         return (plateau for line in self._lines.values() for _, _, plateau in line)
