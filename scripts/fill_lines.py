@@ -1,6 +1,6 @@
-"""The out-lines of real layers that filling is judged on, on the CPU that is here: swept in full, twice.
+"""The out-lines of real layers that filling is judged on, on the CPU that is here: swept in full twice, filled once.
 
-    python -m scripts.fill_lines first WORK     # then second; each goes on where it was stopped
+    python -m scripts.fill_lines first WORK     # then second, then live; each goes on where it was stopped
 
 Writes WORK/NAME.db and, once complete, benchmarks/cpu/fill_NAME.csv.gz with every raw time. Nothing else should run
 meanwhile. `scripts/bench_fill.py` reads the results.
@@ -38,7 +38,7 @@ LAYERS = (
 )
 #: Widths of a line at most: wider layers are swept at every 2nd, 4th or 8th channel.
 MOST_WIDTHS = 192
-NAMES = ("first", "second")
+NAMES = ("first", "second", "live")
 
 
 def lines(granule: int | None = None) -> tailprune.ModelGraph:
@@ -74,8 +74,11 @@ def main(name: str, work: Path) -> None:
             print(f"{done} of {total}, {time.monotonic() - started:.0f} s", flush=True)
 
     with tailprune.LatencyTable.open(work / f"{name}.db", environment=timer.environment) as table:
-        shapes = [s for group in graph.groups for w in group.grid for _, s in group_line(graph, group.id, w)]
-        print(measure_missing(table, shapes, timer, progress=progress), "shapes timed")
+        if name == "live":
+            print(tailprune.fill_table(table, graph, timer, progress=progress).summary())
+        else:
+            shapes = [s for group in graph.groups for w in group.grid for _, s in group_line(graph, group.id, w)]
+            print(measure_missing(table, shapes, timer, progress=progress), "shapes timed")
         export_csv(table, ROOT / f"benchmarks/cpu/fill_{name}.csv.gz", digits=5)
 
 

@@ -72,8 +72,8 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     start = 0
     for index, stop in enumerate(stops):
         jump = jumps[index] if stop < len(curve) else None
-        if jump and abs(jump.fraction) < min_riser:
-            continue  # the plateau goes on, with a kink that is too small to be a step
+        if jump and (abs(jump.fraction) < min_riser or jump.is_kink):
+            continue  # the plateau goes on
         verdict: EdgeVerdict = "end"
         if jump:
             near = curve.widths[stop] - curve.widths[stop - 1] <= curve.granule
@@ -114,6 +114,11 @@ class _Jump:
     @property
     def sigmas(self) -> float:
         return abs(self.excess_us) / self.error_us
+
+    @property
+    def is_kink(self) -> bool:
+        """Whether latency moves the other way: where a flat piece lies before a slope it falls short of that, and rises."""
+        return self.excess_us * (self.right_us - self.left_us) < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +174,10 @@ class _Jumps:
 def _is_lone(jumps: list[_Jump], starts: list[int], stops: list[int], index: int) -> bool:
     """Whether a plateau is one point in the middle of a longer one."""
     if not 0 < index < len(starts) - 1:
-        return False
+        return self.excess_us * (self.right_us - self.left_us) < 0
     before, own, behind = (stops[i] - starts[i] for i in (index - 1, index, index + 1))
     if own > 1 or min(before, behind) < COMPANY:
-        return False
+        return self.excess_us * (self.right_us - self.left_us) < 0
     there, back = jumps[index - 1].excess_us, jumps[index].excess_us
     return abs(there + back) < 0.5 * min(abs(there), abs(back))
 

@@ -204,3 +204,29 @@ def test_a_curve_over_many_decades_breaks_nothing() -> None:
         staircase = detect_steps(curve)
     assert staircase.edge_widths[-1] == 200
     assert all(np.isfinite(p.riser) for p in staircase.plateaus)
+
+
+def test_a_flat_start_before_a_slope_is_no_fall() -> None:
+    """Latencies of a simulated V100 at multiples of 8: they only rise, so no edge may go down."""
+    us = [
+        207.9,
+        209.0,
+        210.7,
+        216.7,
+        275.7,
+        283.1,
+        290.4,
+        297.8,
+        345.0,
+        352.4,
+        359.7,
+        367.0,
+        414.3,
+        421.6,
+        429.0,
+        436.3,
+    ]
+    curve = LatencyCurve(widths=tuple(range(8, 129, 8)), latency_us=tuple(us), noise_us=tuple(0.001 * t for t in us))
+    edges = detect_steps(curve).edges
+    assert edges
+    assert all(edge.riser > 0 for edge in edges)
