@@ -174,10 +174,10 @@ class _Jumps:
 def _is_lone(jumps: list[_Jump], starts: list[int], stops: list[int], index: int) -> bool:
     """Whether a plateau is one point in the middle of a longer one."""
     if not 0 < index < len(starts) - 1:
-        return self.excess_us * (self.right_us - self.left_us) < 0
+        return False
     before, own, behind = (stops[i] - starts[i] for i in (index - 1, index, index + 1))
     if own > 1 or min(before, behind) < COMPANY:
-        return self.excess_us * (self.right_us - self.left_us) < 0
+        return False
     there, back = jumps[index - 1].excess_us, jumps[index].excess_us
     return abs(there + back) < 0.5 * min(abs(there), abs(back))
 
