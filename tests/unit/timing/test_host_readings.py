@@ -6,16 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from tailprune.core.errors import InvalidShape
-from tailprune.core.graph import ModelGraph
+from tailprune.core.graph import Layer, ModelGraph, WidthExpr
+from tailprune.core.shapes import LayerShape
 from tailprune.timing import between, host_clock, l2_for
 from tailprune.timing.between import NEIGHBOURS, OtherWork, other_work
 from tailprune.timing.host_clock import TAKES, HostClock
 from tailprune.timing.random_data import RandomBank
 from tailprune.timing.readings import MAX_CALLS, calls_per_reading
-from tailprune.tracing import trace_model
 
 
 class Noted:
@@ -113,5 +112,6 @@ def test_the_working_set_is_weights_and_every_activation_once() -> None:
 
 
 def perceptron(width: int) -> ModelGraph:
-    with torch.device("meta"):
-        return trace_model(nn.Sequential(nn.Linear(width, width)), torch.zeros(1, width))
+    shape = LayerShape(op="linear", batch=1, in_channels=width, out_channels=width, epilogue=("bias",))
+    layer = Layer(name="0", shape=shape, in_expr=WidthExpr(constant=width), out_expr=WidthExpr(constant=width))
+    return ModelGraph(model="perceptron", layers=(layer,), groups=(), input_shape=(1, width))
