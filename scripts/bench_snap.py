@@ -1,96 +1,249 @@
 """Is a pruned network faster once it is snapped, at the same accuracy? The quickstart's network over 13 ratios.
 
-    python -m scripts.bench_snap [--device cpu] [--finetune 0.25 0.45 0.6]
+    python -m scripts.bench_snap --work DIR --until latency      # needs the device to itself, about 4 minutes
+    python -m scripts.bench_snap --work DIR                      # fine-tunes what is left, then writes the figures
 
 At each ratio: Torch-Pruning alone (magnitude, global), fixed multiples of 8, 16 and 32 that keep no less importance, and
-tailprune `faster`. All networks are measured interleaved in one run. At the ratios of --finetune host, tailprune and the
-multiples are fine-tuned alike and tested. Writes benchmarks/snap.csv (every raw time) and benchmarks/snap.json.
+tailprune `faster`. All networks are measured interleaved in one run. The dense network, and at each ratio the host, tailprune
+and the fastest of the multiples, get the same fine-tune with each seed.
+"At equal accuracy" means: for the accuracy that the host reaches at each of the 13 ratios, the fastest network of each
+method that reaches it too (`scripts/equal_accuracy.py`). A killed run goes on in DIR. Writes benchmarks/snap.csv (every raw
+time), benchmarks/snap-accuracy.csv (every fine-tune) and benchmarks/snap.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-from statistics import median
+import csv
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 import tailprune
 from recipes.configs import FINETUNE_DIGITS, TRAIN_DIGITS
-from recipes.contest import Arena
-from recipes.data import load_images
+from recipes.contest import MULTIPLES, Arena, deployed
+from recipes.data import ImageSet, load_images
 from recipes.evaluate import evaluate
 from recipes.finetune import finetune
-from recipes.models import slim_resnet
-from recipes.sweep import OURS, measure_sweep, sweep_networks
-from scripts.record import figure, record
+from recipes.models import load_weights, save_weights, slim_resnet
+from scripts.equal_accuracy import Trained, pooled, resampled, savings
+from scripts.record import ROOT, figure, record
 
 RATIOS = tuple(round(0.1 + 0.05 * i, 2) for i in range(13))
+OURS = "tailprune faster"
+RIVALS = tuple(f"multiple of {multiple}" for multiple in MULTIPLES)
+BEST = "best multiple"
+#: Draws behind each interval; its ends are then known to about a tenth of its width.
+DRAWS = 400
+Key = tuple[float, str]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for what a second run reuses")
+    parser.add_argument("--until", choices=("latency", "accuracy"), default="accuracy")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--finetune", type=float, nargs="*", default=[0.25, 0.45, 0.6])
+    parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
 
     images = load_images("digits").to(args.device)
-    torch.manual_seed(0)
-    dense = slim_resnet(1).to(args.device, memory_format=torch.channels_last)
-    finetune(dense, images, TRAIN_DIGITS)
     example = images.example(args.batch).to(args.device)
-    timer = tailprune.DeviceTimer(args.device)
-    table = tailprune.LatencyTable.in_memory(timer.environment)
-    arena = Arena(dense=dense, example=example, table=table, timer=timer, ignored=lambda model: [model.linear])
-    networks = sweep_networks(
-        arena, RATIOS, progress=lambda done, total, what: print(f"{done}/{total} {what}", flush=True)
-    )
-    timings = measure_sweep(arena, networks, rounds=args.rounds)
+    dense = dense_network(images, args.work / "dense.safetensors", args.device)
+    plans = kept_plans(args.work / "plans")
+    if not (args.work / "latency.json").exists():
+        timer = tailprune.DeviceTimer(args.device)
+        table = tailprune.LatencyTable.open(args.work / "latency.db", environment=timer.environment)
+        arena = Arena(dense=dense, example=example, table=table, timer=timer, ignored=lambda model: [model.linear])
+        for ratio in RATIOS:
+            if (ratio, OURS) not in plans:
+                keep_plans(args.work / "plans", made := make_plans(arena, ratio))
+                plans |= made
+        measure(dense, plans, example, args.device, args.rounds, args.work / "latency.json")
+    if args.until == "accuracy":
+        us = {key: median(times) for key, times in read_latency(args.work)["times_us"].items()}
+        train(dense, {key: plans.get(key) for key in contenders(us)}, images, args.seeds, args.work / "accuracy.csv")
+        write(args.work, images)
 
-    accuracy: dict[tuple[float, str], float] = {}
-    for (ratio, name), model in networks.items():
-        if ratio in args.finetune:
-            trained = copy.deepcopy(model)
-            finetune(trained, images, FINETUNE_DIGITS)
-            found = evaluate(trained, images)
-            accuracy[ratio, name] = found.share
-            print(f"ratio {ratio} {name}: accuracy {found}", flush=True)
 
-    rows = [
-        {"ratio": ratio, "method": name, "round": i, "us": us, "accuracy": accuracy.get((ratio, name), "")}
-        for ratio, name in networks
-        for i, us in enumerate(timings.times_us[f"{ratio} {name}"])
-    ]
-    us = {key: timings.median_us(f"{key[0]} {key[1]}") for key in networks}
-    against_host = [1 - us[r, OURS] / us[r, "host"] for r in RATIOS]
-    rivals = {r: min(us[r, n] for q, n in networks if q == r and n.startswith("multiple")) for r in RATIOS}
-    against_rivals = [1 - us[r, OURS] / rivals[r] for r in RATIOS]
-    lost = [accuracy[r, "host"] - accuracy[r, OURS] for r in args.finetune]
-    figures = {
-        "median saving against the unrounded host": figure(median(against_host), 0.15, at_most=False),
-        "least saving against the unrounded host": figure(min(against_host), 0.0, at_most=False),
-        "median saving against the best fixed multiple at no less importance": figure(
-            median(against_rivals), 0.05, at_most=False
-        ),
-        "most accuracy lost against the host after the same fine-tune": figure(max(lost), 0.015),
+def dense_network(images: ImageSet, path: Path, device: str) -> nn.Module:
+    torch.manual_seed(0)
+    dense = slim_resnet(1).to(device, memory_format=torch.channels_last)
+    if path.exists():
+        load_weights(dense, path)
+    else:
+        finetune(dense, images, TRAIN_DIGITS)
+        save_weights(dense, path)
+    return dense.eval()
+
+
+def make_plans(arena: Arena, ratio: float) -> dict[Key, tailprune.WidthPlan]:
+    """Every contestant's plan at one ratio; a multiple that cannot keep the host's importance at any ratio is left out."""
+    _, pruner = arena.tailored(ratio, "faster")
+    plans = {
+        (ratio, "host"): tailprune.host_plan(pruner.graph, pruner.scores, arena.table),
+        (ratio, OURS): pruner.plan,
     }
+    for multiple, name in zip(MULTIPLES, RIVALS, strict=True):
+        try:
+            _, plans[ratio, name] = arena.multiple(pruner, multiple, target_importance=pruner.plan.host_importance)
+        except tailprune.NoPlan as error:
+            print(f"ratio {ratio}: {error}", flush=True)
+    print(f"ratio {ratio}: {len(plans)} plans", flush=True)
+    return plans
+
+
+def keep_plans(folder: Path, plans: dict[Key, tailprune.WidthPlan]) -> None:
+    folder.mkdir(exist_ok=True)
+    for (ratio, name), plan in plans.items():
+        plan.save(folder / f"{ratio}-{name}.json")
+
+
+def kept_plans(folder: Path) -> dict[Key, tailprune.WidthPlan]:
+    named = [(path, path.stem.partition("-")) for path in sorted(folder.glob("*.json"))]
+    return {(float(ratio), name): tailprune.WidthPlan.load(path) for path, (ratio, _, name) in named}
+
+
+def measure(
+    dense: nn.Module, plans: dict[Key, tailprune.WidthPlan], example: torch.Tensor, device: str, rounds: int, path: Path
+) -> None:
+    """All networks and the dense one interleaved, as deployed. Latency depends on widths alone, so before any fine-tune."""
+    models = {f"{ratio} {name}": tailprune.apply_plan(dense, plan) for (ratio, name), plan in plans.items()}
+    timings = tailprune.measure_model(
+        {name: deployed(model, example) for name, model in {"0.0 dense": dense, **models}.items()},
+        example,
+        device=device,
+        rounds=rounds,
+    )
+    body = {"environment": timings.environment.as_dict(), "batch": len(example), "notes": timings.notes}
+    path.write_text(json.dumps({**body, "times_us": timings.times_us}))
+
+
+def read_latency(work: Path) -> dict[str, Any]:
+    kept = json.loads((work / "latency.json").read_text())
+    named = {name: name.partition(" ") for name in kept["times_us"]}
+    kept["times_us"] = {(float(ratio), method): kept["times_us"][name] for name, (ratio, _, method) in named.items()}
+    return kept
+
+
+def contenders(us: Mapping[Key, float]) -> dict[Key, str]:
+    """Who is fine-tuned, and as whom: the dense network, and at each ratio the host, tailprune and the fastest multiple."""
+    chosen = {(0.0, "dense"): "dense"}
+    for ratio in RATIOS:
+        best = min((key for key in us if key[0] == ratio and key[1] in RIVALS), key=lambda key: us[key])
+        chosen |= {(ratio, "host"): "host", (ratio, OURS): OURS, best: BEST}
+    return chosen
+
+
+def train(
+    dense: nn.Module, plans: Mapping[Key, tailprune.WidthPlan | None], images: ImageSet, seeds: int, path: Path
+) -> None:
+    """The same fine-tune for every network, the dense one included; one line of the file each, and none twice."""
+    done = {(float(row["ratio"]), row["method"], int(row["seed"])) for row in read_rows(path)}
+    for seed in range(seeds):
+        for (ratio, name), plan in plans.items():
+            if (ratio, name, seed) in done:
+                continue
+            model = tailprune.apply_plan(dense, plan) if plan else copy.deepcopy(dense)
+            finetune(model, images, dataclasses.replace(FINETUNE_DIGITS, seed=seed))
+            found = evaluate(model, images)
+            with path.open("a") as file:
+                file.write(f"{ratio},{name},{seed},{found.correct},{found.total}\n")
+            print(f"seed {seed} ratio {ratio} {name}: {found}", flush=True)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return list(csv.DictReader(lines, fieldnames=("ratio", "method", "seed", "correct", "total")))
+
+
+def write(work: Path, images: ImageSet) -> None:
+    """Figures from what DIR holds; nothing is measured here."""
+    kept = read_latency(work)
+    times_us = kept["times_us"]
+    us = {key: median(times) for key, times in times_us.items()}
+    role = contenders(us)
+    rows = [row for row in read_rows(work / "accuracy.csv") if (float(row["ratio"]), row["method"]) in role]
+    runs: dict[Key, list[int]] = defaultdict(list)
+    for row in rows:
+        runs[float(row["ratio"]), row["method"]].append(int(row["correct"]))
+    with (ROOT / "benchmarks/snap-accuracy.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+    count = len(images.test_images)
+    trained = {key: Trained(us=us[key], correct=sum(runs[key]), total=count * len(runs[key])) for key in role}
+    # The dense network is every method's at ratio 0.
+    methods = {
+        name: [trained[0.0, "dense"], *(trained[key] for key in role if role[key] == name)]
+        for name in ("host", OURS, BEST)
+    }
+    draw = np.random.default_rng(0)
+    draws = [at_host_levels(resampled(methods, draw)) for _ in range(DRAWS)]
+    at_host, at_rivals = at_host_levels(methods)
+    against_host = [1 - us[r, OURS] / us[r, "host"] for r in RATIOS]
+    rivals_us = {r: min(us[q, n] for q, n in us if q == r and n in RIVALS) for r in RATIOS}
+    against_rivals = [1 - us[r, OURS] / rivals_us[r] for r in RATIOS]
+    lost = [(sum(runs[r, "host"]) - sum(runs[r, OURS])) / trained[r, OURS].total for r in RATIOS]
     record(
         "snap",
-        figures=figures,
-        rows=rows,
+        figures={
+            "median saving against the unrounded host at equal accuracy": figure(median(at_host), 0.15, at_most=False),
+            "median saving against the best fixed multiple at equal accuracy": figure(
+                median(at_rivals), 0.05, at_most=False
+            ),
+            "least saving against the unrounded host at equal accuracy": figure(min(at_host)),
+            "least saving against the best fixed multiple at equal accuracy": figure(min(at_rivals)),
+            "levels of accuracy compared": figure(len(at_rivals), 13, at_most=False),
+            "median saving against the unrounded host at its ratio": figure(median(against_host), 0.15, at_most=False),
+            "least saving against the unrounded host at its ratio": figure(min(against_host), 0.0, at_most=False),
+            "median saving against the best fixed multiple at no less importance": figure(
+                median(against_rivals), 0.05, at_most=False
+            ),
+            "mean accuracy lost against the host at its ratio": figure(mean(lost), 0.005),
+            "standard error of that mean": figure(stdev(lost) / len(lost) ** 0.5),
+        },
+        rows=[
+            {"ratio": ratio, "method": name, "round": i, "us": time}
+            for (ratio, name), times in times_us.items()
+            for i, time in enumerate(times)
+        ],
         environment={
-            **timer.environment.as_dict(),
-            "batch": args.batch,
-            "dtype": "float32",
-            "memory_format": "channels_last",
+            **kept["environment"], "batch": kept["batch"], "dtype": "float32", "memory_format": "channels_last",
         },
         notes=[
-            "accuracy on 360 test digits: one image is 0.28 points; two standard errors at 97.5 % are 1.6 points",
-            *timings.notes,
+            f"{len(runs[0.0, 'dense'])} seeds of the same fine-tune for each of {len(runs)} networks, {count} test digits each: "
+            "one image is 0.28 points; snap-accuracy.csv holds every run",
+            "equal accuracy: for the accuracy the host reaches at each ratio, the fastest network of each method that "
+            "reaches it; accuracies pooled by isotonic regression, linear between networks",
+            f"90 % of {DRAWS} redrawn test counts give a median saving at equal accuracy of {_span(d[0] for d in draws)} "
+            f"against the host, {_span(d[1] for d in draws)} against the best multiple",
+            *kept["notes"],
         ],
-    )
+    )  # fmt: skip
+
+
+def at_host_levels(methods: dict[str, list[Trained]]) -> tuple[list[float], list[float]]:
+    """Savings against the host and against the best multiple, one for the accuracy of each of the host's networks."""
+    levels = [share for _, share in pooled(methods["host"])][: len(RATIOS)]
+    return savings(methods, OURS, levels, ["host"]), savings(methods, OURS, levels, [BEST])
+
+
+def _span(found: Iterable[list[float]]) -> str:
+    low, high = np.quantile([median(values) for values in found], (0.05, 0.95))
+    return f"{low:.1%} to {high:.1%}"
 
 
 if __name__ == "__main__":
