@@ -8,18 +8,21 @@ from typing import Annotated
 
 import typer
 
+from ..core.device import DeviceSpec
 from ..core.errors import InvalidShape
 from ..survey import survey_utilization
 from ..waves import load_device
 from .console import PANEL as OUTPUT_PANEL
 from .console import OutputOptions, note, out, print_json, progress, resumable, warn
 from .grouped import grouped
-from .latency import LatencyOptions, here, open_latency
+from .latency import Latency, LatencyOptions, here, open_latency
 from .models import PANEL, NetworkOptions, load_model  # PANEL: inherited annotations are read among this file's names
 from .survey_all import survey_all
 
 #: Layers shown on the terminal; `--json` has the others.
 SHOWN = 15
+#: Columns of a terminal that shows intensity, tiles and warps, too.
+WIDE = 110
 _ALL = "Many networks (instead of --model)"
 
 
@@ -96,8 +99,7 @@ def _survey_one(network: NetworkOptions, latency: LatencyOptions, plot: Path | N
 
     opened = open_latency(latency, quiet=output.quiet)
     graph = load_model(network).trace()
-    known = latency.device is not None and not here(latency.device)
-    device = load_device(latency.device) if known and latency.device else None
+    device = _device_of(latency, opened)
     found = opened.answer(lambda: survey_utilization(graph, opened.source, device=device), quiet=output.quiet)
     for warning in found.warnings:
         warn(warning, quiet=output.quiet)
@@ -109,8 +111,26 @@ def _survey_one(network: NetworkOptions, latency: LatencyOptions, plot: Path | N
         body = found.to_dict()
         print_json({**body, "warnings": [*opened.notes, *body["warnings"]]})
     else:
-        out.print(survey_table(found, most=SHOWN))
+        out.print(survey_table(found, most=SHOWN, wide=out.width >= WIDE))
         print(found.summary())
+
+
+def _device_of(options: LatencyOptions, opened: Latency) -> DeviceSpec | None:
+    """The device whose peak counts: the one the table was measured on, or else the one named for the wave model."""
+    named = load_device(options.device) if options.device is not None and not here(options.device) else None
+    if opened.table is None:
+        return named
+    measured_on = opened.table.environment.device
+    try:
+        device = load_device(measured_on)
+    except InvalidShape:  # a CPU, or a GPU without a data sheet here
+        device = None
+    if named is not None and named != device:
+        raise InvalidShape(
+            f"Table {options.table} was measured on {measured_on}, and its utilization is of that device's peak, not of "
+            f"{named.name}'s. Leave --device out."
+        )
+    return device
 
 
 def _numbers(text: str) -> tuple[int, ...]:

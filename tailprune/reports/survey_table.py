@@ -11,8 +11,11 @@ from .notation import microseconds
 from .tables import _table
 
 
-def survey_table(survey: Survey, *, most: int | None = None) -> Table:
-    """One row per layer, those that waste most first, then the slowest; `most` leaves the rest to one line."""
+def survey_table(survey: Survey, *, most: int | None = None, wide: bool = True) -> Table:
+    """One row per layer, those that waste most first, then the slowest; `most` leaves the rest to one line.
+
+    Not `wide`, it fits into eighty characters and leaves out intensity, tiles and warps.
+    """
     table = _table(
         f"{escape(survey.model)}: what each layer uses (µs)",
         caption=f"{survey.kind}, {escape(survey.origin)}; batch {survey.batch}, {survey.dtype}, {survey.memory_format}. Use: "
@@ -22,11 +25,14 @@ def survey_table(survey: Survey, *, most: int | None = None) -> Table:
     table.padding = (0, 1, 0, 0)
     table.add_column("layer", overflow="fold", min_width=14)
     ranked = survey.by_wasted
-    for heading in survey_cells(ranked[0]):
-        table.add_column(heading, justify="right")
+    headings = [heading for heading in survey_cells(ranked[0]) if wide or heading not in ("FLOP/B", "tiles", "warps")]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     for layer in ranked[:most]:
-        cells = survey_cells(layer).values()
-        table.add_row(Text(layer.name), *cells, style="" if layer.wasted_us else "dim")
+        cells = survey_cells(layer)
+        table.add_row(
+            Text(layer.name), *(cells[heading] for heading in headings), style="" if layer.wasted_us else "dim"
+        )
     if most is not None and (left := ranked[most:]):
         table.add_row(f"… {len(left)} more", style="dim")
     return table

@@ -68,6 +68,15 @@ def test_one_network(cli, tiny, tmp_path):
     assert code == 0 and "of peak" in said and "modelled" in said and "busy" not in said
 
 
+def test_a_table_is_judged_by_the_device_it_was_measured_on(cli, tiny, tmp_path):
+    net = ("-m", tiny, "--input-shape", "3,32,32", "-b", "16", "--dtype", "float16")
+    assert cli("measure", *net, "-t", tmp_path / "a.db", "--simulate", "a100", "-q")[0] == 0
+    body = json.loads(cli("survey", *net, "-t", tmp_path / "a.db", "--json")[1])
+    assert body["device"].startswith("A100") and 0 < body["utilization"] <= 1
+    code, _, err = cli("survey", *net, "-t", tmp_path / "a.db", "-d", "h200")
+    assert code == 1 and "was measured on" in err and "not of H200" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
