@@ -4,25 +4,33 @@ It estimates (kind "modelled"), proposes where to measure, explains steps, and s
 really does is for a table of measurements to say.
 """
 
+from .calibrate import calibrate, calibration_shapes
 from .devices import known_devices, load_device
-from .efficiency import Efficiency, default_efficiency
+from .efficiency import Efficiency, default_efficiency, is_recorded
 from .explain import StepExplanation, explain_step
+from .hybrid import AnchoredModel
 from .model import WaveModel
 from .occupancy import blocks_per_sm
+from .propose import ModelProposer
 from .quantize import WaveProfile, quantize, widest_in_waves
 from .simulate import SimulatedTimer
 from .tiles import Tile, tile_menu
 
 __all__ = [
+    "AnchoredModel",
     "Efficiency",
+    "ModelProposer",
     "SimulatedTimer",
     "StepExplanation",
     "Tile",
     "WaveModel",
     "WaveProfile",
     "blocks_per_sm",
+    "calibrate",
+    "calibration_shapes",
     "default_efficiency",
     "explain_step",
+    "is_recorded",
     "known_devices",
     "load_device",
     "quantize",

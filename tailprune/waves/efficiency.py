@@ -16,17 +16,21 @@ class Efficiency:
 
     compute      share of the dense peak that a large tile approaches (can exceed 1: cards boost above the stated clock)
     bandwidth    share of the stated DRAM bandwidth
-    l2_speedup   bandwidth of a working set that stays in L2, in units of DRAM bandwidth; 1 where no gain was seen
     overhead_us  one kernel: launch and drain
+    slice_us     what a lone thread block waits for one slice of k
     split_us     the extra reduction of a split-K product
+    l2_speedup   bandwidth of a working set that is found in L2, in units of DRAM bandwidth; 1 where no gain was seen
+    l2_share     share of the L2 up to which a working set is found there
     origin       where these numbers come from
     """
 
     compute: float
     bandwidth: float
     overhead_us: float
-    l2_speedup: float = 1.0
+    slice_us: float = 0.085
     split_us: float = 2.0
+    l2_speedup: float = 1.0
+    l2_share: float = 0.5
     origin: str = "given"
 
     def __post_init__(self) -> None:
@@ -36,17 +40,22 @@ class Efficiency:
                 raise InvalidShape(f"An efficiency's {name} must be positive and finite, got {value!r}.")
 
 
-#: (architecture prefix, tensor cores) -> shares, first match wins: least squares on 400 rows of public GEMM recordings each.
-#: docs/waves.md names the recordings and says how well the rest of them is met.
+#: (architecture prefix, tensor cores) -> shares, first match wins: `calibrate` with wide priors on 1,200 rows of the fitting half of
+#: each recording, rounded. Overheads are those of bare kernels. docs/waves.md names the recordings and says how the test half is met.
 _SUSTAINED: tuple[tuple[str, bool, Efficiency], ...] = (
-    ("Pascal", False, Efficiency(compute=0.93, bandwidth=0.46, overhead_us=5.0, origin="recordings of a P100, fp32")),
-    ("Volta", False, Efficiency(compute=0.90, bandwidth=0.70, overhead_us=5.0, origin="recordings of a V100, fp32")),
-    ("Ampere GA100", False, Efficiency(compute=0.90, bandwidth=0.70, overhead_us=3.7, origin="recordings of A100s, fp32")),
-    ("Ampere GA100", True, Efficiency(compute=0.76, bandwidth=0.68, overhead_us=3.7, split_us=1.8, origin="recordings of an A100, bf16")),
-    ("Ampere GA102", True, Efficiency(compute=0.94, bandwidth=0.97, overhead_us=5.2, split_us=0.5, origin="recordings of an RTX 3090, fp16")),
-    ("Ada", True, Efficiency(compute=0.62, bandwidth=0.68, overhead_us=1.6, l2_speedup=2.0, split_us=0.75, origin="recordings of an L40S, bf16")),
-    ("Blackwell GB202", True, Efficiency(compute=0.82, bandwidth=0.77, overhead_us=2.35, l2_speedup=1.8, split_us=0.8, origin="recordings of an RTX PRO 6000, bf16")),
+    ("Pascal", False, Efficiency(compute=0.68, bandwidth=0.46, overhead_us=5.0, slice_us=0.1, origin="recordings of a P100, fp32")),
+    ("Volta", False, Efficiency(compute=0.95, bandwidth=0.75, overhead_us=5.0, slice_us=0.3, l2_speedup=1.5, l2_share=0.4, origin="recordings of V100s, fp32")),
+    ("Ampere GA100", False, Efficiency(compute=0.90, bandwidth=0.70, overhead_us=3.6, slice_us=0.4, origin="recordings of A100s, fp32")),
+    ("Ampere GA100", True, Efficiency(compute=0.78, bandwidth=0.73, overhead_us=3.6, slice_us=0.087, origin="recordings of an A100, bf16")),
+    ("Ampere GA102", True, Efficiency(compute=1.05, bandwidth=0.95, overhead_us=5.7, slice_us=0.23, split_us=0.4, l2_speedup=2.1, l2_share=0.27, origin="recordings of an RTX 3090, fp16")),
+    ("Ada", True, Efficiency(compute=0.63, bandwidth=0.81, overhead_us=2.0, slice_us=0.05, l2_speedup=4.5, l2_share=0.18, origin="recordings of an L40S, bf16")),
+    ("Blackwell GB202", True, Efficiency(compute=0.84, bandwidth=0.83, overhead_us=2.3, slice_us=0.056, split_us=1.6, l2_speedup=2.5, l2_share=0.2, origin="recordings of an RTX PRO 6000, bf16")),
 )  # fmt: skip
+
+
+def is_recorded(device: DeviceSpec) -> bool:
+    """Whether any recording of this architecture stands behind the defaults; where not, even the edges are guesses."""
+    return any(device.architecture.startswith(prefix) for prefix, _, _ in _SUSTAINED)
 
 
 def default_efficiency(device: DeviceSpec, *, tensor_cores: bool) -> Efficiency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,19 +10,20 @@ import numpy as np
 from ..core.device import DeviceSpec
 from ..core.errors import InvalidShape
 from ..core.protocols import LatencyKind
-from ..core.shapes import DTYPE_BYTES, Gemm, LayerShape
-from .efficiency import Efficiency, default_efficiency
+from ..core.shapes import DTYPE_BYTES, DTYPES, Gemm, LayerShape
+from .efficiency import Efficiency, default_efficiency, is_recorded
 from .product import ProductCost
 from .quantize import WaveProfile, quantize
+from .spread import Known, estimate_spread
 from .tiles import SIMT, tile_menu
 
 #: Tensor-core loads are 16 bytes: channels below that granularity cost (granularity / alignment)^0.126, which is 30 % for odd
 #: counts in fp16, the figure of the A100 study arXiv 2604.09595 for GEMM k or n off multiples of 8.
 ALIGNMENT_BYTES = 16
 ALIGNMENT_EXPONENT = 0.126
-#: Winograd F(2x2, 3x3) needs 16 multiplications for 36 (Lavin & Gray, arXiv 1509.09308); transforms eat part of the 2.25. Seen on
-#: V100 fp32 recordings: 1.6 to 1.8.
-WINOGRAD_GAIN = 1.7
+#: Winograd F(2x2, 3x3) needs 16 multiplications for 36 (Lavin & Gray, arXiv 1509.09308); transforms eat part of the 2.25.
+#: Fitted on V100 TensorRT recordings: 1.5.
+WINOGRAD_GAIN = 1.5
 #: Share of the sustained CUDA-core rate that depthwise kernels reach (fitted to V100 TensorRT recordings, fp32, kernels 1 to 7), and the
 #: channels that a warp takes side by side in NHWC (DEPrune, NeurIPS 2024, finds this step of 32).
 DEPTHWISE_SHARE = 0.08
@@ -38,7 +40,8 @@ class WaveModel:
     """A latency source that computes: tiles, waves, a roofline and launch overhead of one device. Kind: modelled.
 
     `fused` says whether the runtime fuses bias, activation and add into the product (TensorRT, cuDNN graphs, Inductor) or runs
-    each as a pass of its own (eager). `efficiency` replaces the architecture's default shares of the datasheet.
+    each as a pass of its own (eager). `efficiency` replaces the architecture's default shares of the datasheet, for every
+    dtype or per dtype (what `calibrate` found).
     Raises InvalidShape for a dtype whose rate on this device is not stated.
 
     >>> from tailprune.waves import WaveModel, load_device
@@ -49,17 +52,40 @@ class WaveModel:
     ('modelled', 4)
     """
 
-    def __init__(self, device: DeviceSpec, *, efficiency: Efficiency | None = None, fused: bool = True) -> None:
+    def __init__(
+        self,
+        device: DeviceSpec,
+        *,
+        efficiency: Efficiency | Mapping[str, Efficiency] | None = None,
+        fused: bool = True,
+    ) -> None:
         self.device = device
-        self.efficiency = efficiency
         self.fused = fused
+        self._given = (
+            dict.fromkeys(DTYPES, efficiency) if isinstance(efficiency, Efficiency) else dict(efficiency or {})
+        )
         self._products: dict[str, ProductCost] = {}
         self._known: dict[LayerShape, float] = {}
 
     @property
     def origin(self) -> str:
         where = f" ({self.device.partition})" if self.device.partition else ""
-        return f"wave model of {self.device.name}{where}, {self.device.num_sms} SMs, estimated"
+        doubt = (
+            ""
+            if self._given or is_recorded(self.device)
+            else f"; no recordings of {self.device.architecture}: measure its edges"
+        )
+        return f"wave model of {self.device.name}{where}, {self.device.num_sms} SMs, estimated{doubt}"
+
+    def spread(self, shape: LayerShape) -> float:
+        """How far off an estimate may be, as a factor f >= 1: of the test rows, 8 in 10 lay between estimate / f and estimate x f.
+
+        Wider for convolutions, and wider still on an architecture without recordings; calibrating narrows it.
+        """
+        known: Known = (
+            "calibrated" if shape.dtype in self._given else "recorded" if is_recorded(self.device) else "borrowed"
+        )
+        return estimate_spread(shape, known)
 
     def kind(self, shape: LayerShape) -> LatencyKind:
         return "modelled"
@@ -113,10 +139,14 @@ class WaveModel:
         else:
             return self._elementwise_profile(shape)
         dims = (gemm.m, gemm.n, self._padded_k(shape, gemm.k), gemm.count, in_bytes)
-        tile, split, wave_size, by_arithmetic = product.likeliest(*dims, split_k=shape.op != "conv")
-        busy = product.busy_us(*dims, split_k=shape.op != "conv")
-        bound = "overhead" if busy < product.efficiency.overhead_us else "compute" if by_arithmetic else "memory"
-        return quantize(gemm, tile_m=tile.m, tile_n=tile.n, wave_size=wave_size, split_k=split, bound=bound)
+        choice = product.likeliest(*dims, split_k=shape.op != "conv")
+        by_arithmetic = choice.compute_us > choice.memory_us
+        overhead = product.efficiency.overhead_us
+        bound = "overhead" if choice.busy_us < overhead else "compute" if by_arithmetic else "memory"
+        tile = choice.tile
+        return quantize(
+            gemm, tile_m=tile.m, tile_n=tile.n, wave_size=choice.wave_size, split_k=choice.split, bound=bound
+        )
 
     def alignment_slowdown(self, shape: LayerShape, in_channels: Any, out_channels: Any) -> Any:
         """What odd channel counts cost a tensor-core product, as a factor of its arithmetic; 1 when both are aligned."""
@@ -126,6 +156,11 @@ class WaveModel:
             bits = out_channels // shape.conv_groups | granularity  # in-channels are padded instead
         return (granularity / (bits & -bits)) ** ALIGNMENT_EXPONENT
 
+    def efficiency(self, dtype: str) -> Efficiency:
+        """The shares of the datasheet that this model reckons with in a dtype; `origin` says where they come from."""
+        tensor_cores = tile_menu(self.device, dtype) is not SIMT
+        return self._given.get(dtype) or default_efficiency(self.device, tensor_cores=tensor_cores)
+
     def _granularity(self, dtype: str) -> int:
         """Channels in one 16-byte load of the tensor cores; 1 on CUDA cores, which load single values."""
         return 1 if tile_menu(self.device, dtype) is SIMT else ALIGNMENT_BYTES // DTYPE_BYTES[dtype]
@@ -133,8 +168,7 @@ class WaveModel:
     def _product(self, dtype: str) -> ProductCost:
         if dtype not in self._products:
             tiles = tile_menu(self.device, dtype)
-            efficiency = self.efficiency or default_efficiency(self.device, tensor_cores=tiles is not SIMT)
-            self._products[dtype] = ProductCost(self.device, dtype, efficiency, tiles)
+            self._products[dtype] = ProductCost(self.device, dtype, self.efficiency(dtype), tiles)
         return self._products[dtype]
 
     def _padded_k(self, shape: LayerShape, k: int) -> int:
