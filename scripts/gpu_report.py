@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the raw results, such as benchmarks/h200")
     asked = parser.parse_args()
     results: Path = asked.results
+    if not (results / "journal.jsonl").exists():
+        parser.error(f"{results} holds no journal.jsonl; run scripts/gpu_suite.py --out {results} first")
     if asked.keep:
         asked.keep.mkdir(parents=True, exist_ok=True)
         for file in (results / "journal.jsonl", *results.glob("table-*.csv.gz")):
@@ -232,7 +234,7 @@ def missing_section(journal: Journal, form: str) -> str:
     lines = []
     for tier in "ABC":
         todo = [stage.name for stage in stages(FORMS["cpu" if form == "cpu" else "cuda"], tier)]
-        missing = [name for name in todo if name not in journal]
+        missing = [name for name in todo if name not in journal.entries]
         lines.append(
             f"- tier {tier}: {len(todo) - len(missing)} of {len(todo)} stages" + ("" if missing else ", complete")
         )

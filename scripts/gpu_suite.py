@@ -70,10 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
 def run_stages(todo: list[Stage], bench: Bench, journal: Journal) -> int:
     """Run what the journal lacks until the time is up; returns how many stages are left.
 
-    A stage starts only where the last one of its kind would have fitted. One that fails says why, and the next one runs.
+    A stage starts only where the last one of its kind would have fitted. One that fails says why, the next one runs, and the
+    next call tries it again.
     """
     lasted: dict[str, float] = {}
-    waiting = [stage for stage in todo if stage.name not in journal]
+    waiting = [stage for stage in todo if "error" in journal.entries.get(stage.name, {"error": "not run yet"})]
     for index, stage in enumerate(waiting):
         kind, began = stage.name.split()[0], time.monotonic()
         full = any(file.stat().st_size > LARGEST_FILE_BYTES for file in bench.out.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Bench:
         dtype = TORCH_DTYPE[setting.dtype]
         images = torch.randn(setting.batch, 3, setting.side, setting.side, generator=torch.Generator().manual_seed(0))
         return tailprune.measure_model(
-            {name: model.to(dtype) for name, model in models.items()},
+            {name: copy.deepcopy(model).to(dtype) for name, model in models.items()},
             images.to(dtype),
             device=self.device,
             rounds=rounds,

@@ -22,9 +22,6 @@ class Journal:
                 os.truncate(path, len(lines))
             self.entries = {entry["stage"]: entry for entry in map(json.loads, lines.splitlines())}
 
-    def __contains__(self, stage: str) -> bool:
-        return stage in self.entries
-
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
         """Finished stages of one kind (the first word of their names) that did not fail, in the order they ended."""
         return (e for name, e in self.entries.items() if name.split()[0] == kind and "error" not in e)
