@@ -14,6 +14,7 @@ from .canvas import BAND, DENSE, HOST, INK, OURS, RIVAL, drawing
 from .plots import _finish
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 LAUNCH = "#c9a227"
@@ -90,13 +91,23 @@ def plot_networks(uses: Sequence[NetworkUse], *, by: Literal["images_per_s", "to
             )
         if by == "images_per_s":
             axes.set_xscale("log")
+            _plain_ticks(axes.xaxis)
         axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
         what = {"images_per_s": "images per second", "top1": "published ImageNet top-1 (%)"}[by]
         _finish(axes, x=what, y="utilization (% of the stated peak)", title=title)
-        axes.yaxis.set_major_formatter("{x:g}")
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=5, fontsize=8, handlelength=1.0)
     return figure
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10, ... as they are spoken, on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
 
 def _named(uses: Sequence[NetworkUse], by: str) -> list[NetworkUse]:
