@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from recipes.errors import RecipeError
+
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +29,13 @@ class FinetuneConfig:
     distill_weight: float = 0.0  # share of the loss that asks for the teacher's answers
     distill_temperature: float = 4.0
     recalibrate_batches: int = 0  # before training: norms estimated afresh on this many batches
-    bfloat16: bool = False  # autocast
+    precision: str = "float32"  # bfloat16 and float16: autocast, the latter with scaled gradients
+    compile: bool = False  # torch.compile
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise RecipeError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
         for name, low, high in (
             ("epochs", 1, math.inf),
             ("batch", 2, math.inf),
@@ -60,3 +67,82 @@ TRAIN_CIFAR10 = FinetuneConfig(epochs=160)
 FINETUNE_CIFAR10 = FinetuneConfig(
     epochs=40, learning_rate=0.02, ema_decay=0.999, distill_weight=0.5, recalibrate_batches=50
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One road from a dense network to a pruned one, complete: which network, how it is pruned, how it is trained."""
+
+    name: str
+    model: str  # a name in recipes.models.catalog
+    side: int = 32  # pixels
+    dense: FinetuneConfig | None = None  # how the dense network is trained; None: it must be given
+    tune: FinetuneConfig = FINETUNE_CIFAR10
+    importance: str = "taylor"  # a criterion in recipes.hosts
+    global_ranking: bool = True  # channels of all layers ranked together, else layer by layer
+    ratio: float = 0.5  # share of channels that the host removes in all
+    steps: int = 1  # 1: one-shot; more: iterative, each step fine-tuned
+    goal: Literal["faster", "better"] = "better"  # of tailprune
+    reach: int = 1  # step edges a group may move
+    sparse: FinetuneConfig | None = None  # training with the host's regulariser before pruning; for bn_scale
+    latency_batch: int = 32  # images per call that the plan is made for
+    precision: float = 0.02  # half-width of a median at which a shape has settled, as a share
+    score_batches: int = 16  # of tune.batch images, for taylor
+    train_images: int | None = None  # only so many of the training images; for short forms
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("ratio", 0, 0.99), ("steps", 1, 100), ("reach", 1, 100), ("latency_batch", 1, 65_536)):
+            if not low <= getattr(self, name) <= high:
+                raise RecipeError(f"{name} must lie in {low}..{high}, got {getattr(self, name)!r}.")
+        if self.goal not in ("faster", "better"):
+            raise RecipeError(f"goal must be faster or better, got {self.goal!r}.")
+
+    def ratio_of_step(self) -> float:
+        """Of what is left before each step, the share that goes, so that after all steps `ratio` is gone."""
+        return 1 - (1 - self.ratio) ** (1 / self.steps)
+
+    def shortened(self, *, images: int, epochs: int = 1) -> RunConfig:
+        """To see a road end to end in minutes on a CPU; its accuracy says nothing about the method."""
+
+        def brief(config: FinetuneConfig) -> FinetuneConfig:
+            return dataclasses.replace(
+                config, epochs=epochs, warmup_epochs=min(0.1, config.warmup_epochs), ema_decay=0.0, recalibrate_batches=4,
+                precision="bfloat16",
+            )  # fmt: skip
+
+        return dataclasses.replace(
+            self, name=f"{self.name} (short)", dense=self.dense and brief(self.dense), tune=brief(self.tune),
+            sparse=self.sparse and brief(self.sparse), train_images=images, score_batches=4,
+            latency_batch=min(self.latency_batch, 8), precision=0.1,
+        )  # fmt: skip
+
+
+RESNET20_CIFAR10 = RunConfig(name="resnet20-cifar10", model="resnet20-cifar", dense=TRAIN_CIFAR10)
+#: 40 % of the channels leave about 2.1 times fewer multiply-adds, where DepGraph (arXiv 2301.12900) reports 93.77 %.
+RESNET56_CIFAR10 = RunConfig(
+    name="resnet56-cifar10", model="resnet56-cifar", dense=TRAIN_CIFAR10, ratio=0.4,
+    tune=dataclasses.replace(FINETUNE_CIFAR10, epochs=100),
+)  # fmt: skip
+MOBILENETV2_CIFAR10 = RunConfig(
+    name="mobilenetv2-cifar10", model="mobilenet-v2-cifar", dense=dataclasses.replace(TRAIN_CIFAR10, weight_decay=4e-5)
+)
+#: Goyal et al. 2017 (arXiv 1706.02677): 0.1 per 256 images, five epochs of warm-up, weight decay 1e-4.
+FINETUNE_IMAGENET = FinetuneConfig(
+    epochs=90, batch=256, learning_rate=0.02, warmup_epochs=1, weight_decay=1e-4, ema_decay=0.9999, distill_weight=0.5,
+    recalibrate_batches=50, precision="bfloat16",
+)  # fmt: skip
+RESNET50_IMAGENET = RunConfig(
+    name="resnet50-imagenet",
+    model="resnet50",
+    side=224,
+    tune=FINETUNE_IMAGENET,
+    latency_batch=64,
+)
+MOBILENET_IMAGENET = RunConfig(
+    name="mobilenet-imagenet", model="mobilenet-v2", side=224, ratio=0.3, latency_batch=64,
+    tune=dataclasses.replace(FINETUNE_IMAGENET, weight_decay=4e-5),
+)  # fmt: skip
+RUNS = {
+    run.name: run
+    for run in (RESNET20_CIFAR10, RESNET56_CIFAR10, MOBILENETV2_CIFAR10, RESNET50_IMAGENET, MOBILENET_IMAGENET)
+}

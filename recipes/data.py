@@ -1,66 +1,42 @@
-"""Which images does a recipe train on? Small sets, held whole in memory as one uint8 tensor.
+"""Which images does a recipe train on? Small sets, read whole into memory.
 
-`digits` needs no download; `cifar10:DIR` and `imagefolder:DIR` read what the user has. Nothing is ever unpickled.
+    python -m recipes.data cifar10:DIR cifar10.safetensors        # decode once; then --data packed:cifar10.safetensors
+
+`digits` needs no download; `cifar10:DIR` and `imagefolder:DIR` read what the user has, `packed:FILE` what was decoded
+before. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import tailprune
 from recipes.errors import RecipeError
 from recipes.image_folder import read_image_folder
+from recipes.images import Images, ImageSet
+from recipes.packed import pack_images, unpack_images
+from recipes.stream import open_stream
 
-#: ImageNet's channel means and deviations on [0, 1]; what the published CIFAR-10 ResNets were trained with.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: CIFAR-10 binary version: one label byte, then 32x32 red, green and blue bytes (cs.toronto.edu/~kriz/cifar.html).
 BINARY_RECORD = 1 + 3 * 32 * 32
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageSet:
-    """Images (uint8, N x 3 x side x side) and labels (int64), split into training and test."""
-
-    name: str
-    classes: tuple[str, ...]
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    flip: bool = True  # a mirrored digit is another sign
-    note: str = ""
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    @property
-    def side(self) -> int:
-        return self.train_images.shape[-1]
-
-    def to(self, device: torch.device | str) -> ImageSet:
-        return dataclasses.replace(
-            self,
-            train_images=self.train_images.to(device),
-            train_labels=self.train_labels.to(device),
-            test_images=self.test_images.to(device),
-            test_labels=self.test_labels.to(device),
-        )
-
-    def example(self, batch: int) -> Tensor:
-        """A normalised batch of test images, for tracing and timing."""
-        repeats = -(-batch // len(self.test_images))
-        return normalize(self.test_images.repeat(repeats, 1, 1, 1)[:batch])
+def open_images(spec: str, *, side: int = 32, skip_corrupt: bool = False) -> Images:
+    """`load_images`, or for `imagenet:DIR` a stream that decodes from disk while training."""
+    kind, _, folder = spec.partition(":")
+    if kind == "imagenet" and folder:
+        return open_stream(Path(folder), side=side, skip_corrupt=skip_corrupt)
+    return load_images(spec, side=side, skip_corrupt=skip_corrupt)
 
 
 def load_images(spec: str, *, side: int = 32, num_classes: int | None = None, skip_corrupt: bool = False) -> ImageSet:
-    """The set that `spec` names: `digits`, `cifar10:DIR` or `imagefolder:DIR`.
+    """The set that `spec` names: `digits`, `cifar10:DIR`, `imagefolder:DIR` or `packed:FILE`.
 
     `num_classes` is what the network at hand distinguishes; another count is refused. With `skip_corrupt`,
     unreadable images are left out and counted in the note.
@@ -72,8 +48,10 @@ def load_images(spec: str, *, side: int = 32, num_classes: int | None = None, sk
         images = load_cifar10(folder, skip_corrupt=skip_corrupt)
     elif kind == "imagefolder" and folder:
         images = load_image_folder(folder, side=side, skip_corrupt=skip_corrupt)
+    elif kind == "packed" and folder:
+        images = unpack_images(folder)
     else:
-        raise RecipeError(f"Unknown data {spec!r}; allowed: digits, cifar10:DIR, imagefolder:DIR.")
+        raise RecipeError(f"Unknown data {spec!r}; allowed: digits, cifar10:DIR, imagefolder:DIR, packed:FILE.")
     if num_classes is not None and images.num_classes != num_classes:
         raise RecipeError(
             f"{images.name} has {images.num_classes} classes, but the network distinguishes {num_classes}; "
@@ -155,41 +133,6 @@ def load_image_folder(folder: str | Path, *, side: int = 32, skip_corrupt: bool 
     )
 
 
-def normalize(images: Tensor) -> Tensor:
-    """uint8 images to float32, ImageNet mean and deviation removed, in channels_last memory."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
-    return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def augment(images: Tensor, *, flip: bool, shift: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by up to `shift` pixels over a black border and, with `flip`, mirrored with probability 1/2."""
-    count, side = len(images), images.shape[-1]
-    offset = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator).to(images.device)
-    mirrored = torch.rand(count, generator=generator).to(images.device) < (0.5 if flip else 0.0)
-    pixel = torch.arange(side, device=images.device)
-    rows = offset[0] + pixel
-    columns = offset[1] + torch.where(mirrored[:, None], side - 1 - pixel, pixel)
-    padded = F.pad(images, (shift, shift, shift, shift))
-    index = torch.arange(count, device=images.device)[:, None, None]
-    return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def training_batches(
-    images: ImageSet, *, batch: int, shift: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One shuffled, augmented, normalised pass over the training images; the generator (on the CPU) decides all of it.
-
-    A last batch of fewer than two images is left out, because batch norm cannot use it.
-    """
-    order = torch.randperm(len(images.train_images), generator=generator)
-    for chosen in order.split(batch):
-        if len(chosen) > 1:
-            chosen = chosen.to(images.train_images.device)
-            pixels = augment(images.train_images[chosen], flip=images.flip, shift=shift, generator=generator)
-            yield normalize(pixels), images.train_labels[chosen]
-
-
 def _split(
     images: Tensor, labels: Tensor, *, name: str, classes: tuple[str, ...], flip: bool, note: str, seed: int
 ) -> ImageSet:
@@ -237,3 +180,18 @@ def _read_binary(folder: Path) -> ImageSet:
 
 def _skipped_note(skipped: int) -> str:
     return f"{skipped} corrupt image{'s' * (skipped > 1)} left out" if skipped else ""
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m recipes.data cifar10:DIR|imagefolder:DIR FILE.safetensors")
+    try:
+        images = load_images(sys.argv[1])
+        pack_images(images, sys.argv[2])
+    except tailprune.TailpruneError as error:
+        sys.exit(f"error: {error}")
+    print(f"{sys.argv[2]}: {len(images.train_images)} training and {len(images.test_images)} test images")
+
+
+if __name__ == "__main__":
+    main()

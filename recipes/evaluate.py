@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from recipes.data import ImageSet, normalize
+from recipes.distributed import ALONE, Workers
 from recipes.errors import RecipeError
+from recipes.images import Images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +39,17 @@ class Accuracy:
 
 
 @torch.inference_mode()
-def count_correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch: int = 500) -> Accuracy:
-    """Accuracy on uint8 images, on the device they lie on; the model's mode is restored afterwards."""
-    if not len(images):
-        raise RecipeError("There are no test images to evaluate on.")
+def evaluate(model: nn.Module, images: Images, *, batch: int = 500, workers: Workers = ALONE) -> Accuracy:
+    """Accuracy on the test images, over all workers; the model's mode is restored afterwards."""
+    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    correct = 0
-    for pixels, truth in zip(images.split(batch), labels.split(batch), strict=True):
-        correct += int((model(normalize(pixels)).argmax(dim=1) == truth).sum())
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    for pixels, truth in images.test_pass(batch=batch, workers=workers):
+        right = model(pixels.to(device)).argmax(dim=1) == truth.to(device)
+        counts += torch.stack([right.sum(), torch.tensor(len(truth), device=device)])
     model.train(was_training)
-    return Accuracy(correct=correct, total=len(images))
-
-
-def evaluate(model: nn.Module, images: ImageSet, *, batch: int = 500) -> Accuracy:
-    """Accuracy on the test images."""
-    return count_correct(model, images.test_images, images.test_labels, batch=batch)
+    correct, total = workers.total(counts).tolist()
+    if not total:
+        raise RecipeError("There are no test images to evaluate on.")
+    return Accuracy(correct=correct, total=total)

@@ -16,6 +16,7 @@ from torch import nn
 from recipes.configs import FinetuneConfig
 from recipes.errors import RecipeError
 from recipes.evaluate import Accuracy
+from recipes.provenance import about_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,12 @@ class Progress:
         model: nn.Module,
         average: nn.Module | None,
         optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
     ) -> None:
         self.path = Path(path) if path else None
+        self.about = json.dumps(about_run(config))
         self.run = json.dumps({"data": data, **dataclasses.asdict(config)})
-        self.parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
+        self.parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
         if average is not None:
             self.parts["average"] = average
 
@@ -54,7 +57,7 @@ class Progress:
         told = json.dumps([dataclasses.asdict(report) for report in reports])
         part = self.path.with_name(self.path.name + ".part")
         try:
-            torch.save({"run": self.run, "reports": told, **state}, part)
+            torch.save({"run": self.run, "about": self.about, "reports": told, **state}, part)
             os.replace(part, self.path)
         except (OSError, RuntimeError) as error:
             part.unlink(missing_ok=True)

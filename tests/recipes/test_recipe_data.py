@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes.data import BINARY_RECORD, augment, load_images, normalize, training_batches
+from recipes.data import BINARY_RECORD, load_images
 from recipes.errors import RecipeError
+from recipes.images import augment, normalize, training_batches
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from recipes.configs import FinetuneConfig
-from recipes.data import ImageSet
+from recipes.distill import RememberedTeacher
 from recipes.errors import RecipeError
 from recipes.evaluate import Accuracy, evaluate
-from recipes.finetune import finetune, learning_rate, recalibrate_norms
+from recipes.finetune import finetune, learning_rate
+from recipes.images import ImageSet, normalize
 from recipes.models import CifarResNet
+from recipes.norms import recalibrate_norms
 
 CONFIG = FinetuneConfig(epochs=4, batch=8, learning_rate=0.05, warmup_epochs=0.5, shift=0, label_smoothing=0.0)
 
@@ -132,8 +134,6 @@ def test_recalibrated_norms_hold_the_statistics_of_the_data(images):
     model = _network()
     model.bn1.running_mean.fill_(100.0)
     recalibrate_norms(model, images, batches=1, batch=16)
-    from recipes.data import normalize
-
     with torch.no_grad():
         seen = model.conv1(normalize(images.train_images))
     torch.testing.assert_close(model.bn1.running_mean, seen.mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
@@ -174,4 +174,93 @@ def test_evaluation_restores_the_mode_and_refuses_nothing_to_evaluate(images):
     evaluate(model, images, batch=3)
     assert model.training
     with pytest.raises(RecipeError, match=r"no test images"):
-        evaluate(model, dataclasses.replace(images, test_images=images.test_images[:0]))
+        evaluate(model, images.tested_on(0))
+
+
+def test_a_batch_that_does_not_fit_names_one_that_does(images):
+    class Small(nn.Module):
+        """Memory for four images."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3 * 8 * 8, 2)
+
+        def forward(self, x):
+            if len(x) > 4:
+                raise torch.OutOfMemoryError("out of memory")
+            return self.head(x.flatten(1))
+
+    with pytest.raises(RecipeError, match=r"batch of 16 does not fit .*; 4 does"):
+        finetune(Small(), images, dataclasses.replace(CONFIG, batch=16))
+
+
+def test_a_diverged_run_keeps_its_last_good_state(images, tmp_path):
+    path = tmp_path / "run.pt"
+
+    def spoil(report):
+        with torch.no_grad():
+            model.linear.weight[0, 0] = math.nan
+
+    model = _network()
+    with pytest.raises(RecipeError, match=r"nan in epoch 2, step 1; .* The state after epoch 1 is kept in \S+run\.pt"):
+        finetune(model, images, CONFIG, on_epoch=spoil, checkpoint=path)
+    resumed = _network(seed=4)
+    assert len(finetune(resumed, images, CONFIG, checkpoint=path)) == CONFIG.epochs
+
+
+def test_a_full_disk_leaves_the_previous_state(images, tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    finetune(_network(), images, dataclasses.replace(CONFIG, epochs=1), checkpoint=path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    path.rename(tmp_path / "kept.pt")
+    with pytest.raises(RecipeError, match=r"Cannot keep the training state .*No space left"):
+        finetune(_network(), images, CONFIG, checkpoint=path)
+    assert (tmp_path / "kept.pt").read_bytes() == before
+    assert not path.exists()
+
+
+def test_a_regulariser_acts_between_gradient_and_step(images):
+    sparse, plain = _network(), _network()
+
+    def shrink(model):
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.grad.add_(0.05 * module.weight.sign())
+
+    config = dataclasses.replace(CONFIG, epochs=6, weight_decay=0.0)
+    finetune(sparse, images, config, regularize=shrink)
+    finetune(plain, images, config)
+    assert sparse.bn1.weight.abs().sum() < 0.95 * plain.bn1.weight.abs().sum()
+
+
+def test_a_remembered_teacher_answers_equal_batches_once(images):
+    calls = []
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            calls.append(len(x))
+            return x.flatten(1)[:, :2]
+
+    teacher = RememberedTeacher(Counting())
+    a, b = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    assert torch.equal(teacher(a), teacher(a.clone()))
+    assert not torch.equal(teacher(a), teacher(b))
+    assert calls == [4, 4]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_lower_precision_learns_as_well(images, precision):
+    model = _network()
+    config = dataclasses.replace(CONFIG, epochs=30, batch=16, precision=precision)
+    assert finetune(model, images, config)[-1].accuracy.share == 1.0
+    assert model.linear.weight.dtype == torch.float32
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(RecipeError, match=r"precision must be one of float32, bfloat16, float16, got 'fp8'"):
+        FinetuneConfig(precision="fp8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch_pruning
@@ -9,7 +11,21 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from recipes.errors import RecipeError
-from recipes.models import CifarResNet, load_weights, resnet20, resnet56, resnet_from_weights, slim_resnet
+from recipes.models import (
+    CifarResNet,
+    build_model,
+    load_weights,
+    mobilenet_v2_32,
+    resnet20,
+    resnet32,
+    resnet44,
+    resnet56,
+    resnet110,
+    resnet_from_weights,
+    save_weights,
+    slim_resnet,
+    spell_out_shortcuts,
+)
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -143,3 +159,35 @@ def test_logits_follow_the_formula_of_the_head():
     for stage in model.stages():
         features = stage(features)
     torch.testing.assert_close(F.linear(features.mean((2, 3)), model.linear.weight, model.linear.bias), model(IMAGES))
+
+
+@pytest.mark.parametrize(("build", "parameters"), [(resnet32, 464_154), (resnet44, 658_586), (resnet110, 1_727_962)])
+def test_deeper_networks_are_the_papers_too(build, parameters):
+    assert sum(p.numel() for p in build().parameters()) == parameters  # 0.46 M, 0.66 M, 1.7 M
+
+
+def test_spelled_out_shortcuts_change_nothing_but_what_can_be_pruned():
+    padded = resnet20().eval()
+    spelled = spell_out_shortcuts(copy.deepcopy(padded))
+    assert torch.equal(spelled(IMAGES), padded(IMAGES))
+    assert spelled.unprunable_layers() == []
+    sizes = _prune(spelled, 0.5)
+    assert sizes["conv1"] == (3, 8)
+    assert sizes["layer3.2.conv2"] == (32, 32)
+
+
+def test_mobilenet_for_small_images_keeps_its_resolution():
+    model = mobilenet_v2_32().eval()
+    assert sum(p.numel() for p in model.parameters()) == 2_236_682  # 2.2 M with ten classes
+    assert model.features(IMAGES).shape == (2, 1280, 4, 4)
+
+
+def test_models_are_built_by_name_and_wrong_names_are_refused(tmp_path):
+    save_weights(resnet20(), tmp_path / "w.safetensors")
+    model = build_model("resnet20-cifar", num_classes=10, weights=tmp_path / "w.safetensors")
+    assert isinstance(model, CifarResNet)
+    assert model.unprunable_layers() == []
+    with pytest.raises(RecipeError, match=r"Unknown model 'vgg'; allowed: resnet20-cifar"):
+        build_model("vgg", num_classes=10)
+    with pytest.raises(RecipeError, match=r"no weights of resnet50 for 10 classes"):
+        build_model("resnet50", num_classes=10, weights="torchvision")

@@ -10,13 +10,15 @@ import torch
 from recipes.configs import FinetuneConfig
 from recipes.data import ImageSet
 from recipes.finetune import finetune
+from recipes.models.cifar_resnet import EverySecondPixel
 from torch import nn
 
-for ins, outs in ((7, 7), (8, 33), (10, 58), (14, 26)):
+for ins, outs, stride in ((7, 7, 2), (8, 33, 2), (14, 26, 2), (7, 7, 1), (10, 58, 1), (14, 26, 1)):
     torch.manual_seed(0)
+    narrow = nn.Identity() if stride == 2 else EverySecondPixel()
     net = nn.Sequential(
-        nn.Conv2d(3, ins, 3, padding=1, bias=False), nn.BatchNorm2d(ins), nn.ReLU(),
-        nn.Conv2d(ins, outs, 1, stride=2, bias=False), nn.BatchNorm2d(outs), nn.ReLU(),
+        nn.Conv2d(3, ins, 3, padding=1, bias=False), nn.BatchNorm2d(ins), nn.ReLU(), narrow,
+        nn.Conv2d(ins, outs, 1, stride=stride, bias=False), nn.BatchNorm2d(outs), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(outs, 4),
     )
     pixels, labels = torch.randint(0, 255, (54, 3, 32, 32), dtype=torch.uint8), torch.arange(54) % 4

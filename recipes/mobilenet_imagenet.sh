@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# MobileNetV2 on ImageNet (a tree with train/CLASS/* and val/CLASS/*) from torchvision's weights, on all GPUs of this machine.
+#   bash recipes/mobilenet_imagenet.sh --data imagenet:DIR
+#   GPUS=1 bash recipes/mobilenet_imagenet.sh --data imagenet:DIR --weights my.safetensors --epochs 30
+set -euo pipefail
+cd "$(dirname "$0")/.."
+GPUS="${GPUS:-$("${PYTHON:-python}" -c 'import torch; print(max(torch.cuda.device_count(), 1))')}"
+exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m recipes.road mobilenet-imagenet \
+    --device cuda --weights torchvision --out runs/mobilenet-imagenet "$@"
