@@ -181,7 +181,7 @@ def main() -> None:
             "runs": figure(len(found)),
             "kills with -9": figure(len(killed), 50, at_most=False),
             "kills that lost a sample, or left an unsound file": figure(sum(bool(k.wrong) for k in found), 0),
-            "kills between the first and the last sample": figure(sum(k.kept > 0 for k in killed)),
+            "kills between a run's first sample and its last": figure(sum(k.new_samples > 0 for k in killed)),
         },
         rows=[asdict(kill) for kill in found],
         environment={"platform": sys.platform},

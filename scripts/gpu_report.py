@@ -63,6 +63,7 @@ def write_page(journal: Journal, results: Path) -> None:
 
 def heading(run: dict[str, Any], form: str, results: Path) -> str:
     environment, versions = run["environment"], ", ".join(f"{name} {v}" for name, v in run["versions"].items())
+    size = f"{environment['threads']} threads" if form == "cpu" else f"{environment['num_sms']} SMs "
     where = results.resolve()
     raw = where.relative_to(ROOT) if where.is_relative_to(ROOT) else where.name
     return f"""# Results on {"a CPU" if form == "cpu" else "a GPU"}: {environment["device"]}
@@ -71,8 +72,8 @@ Written by `scripts/gpu_report.py` from `{raw}`, which `scripts/gpu_suite.py` me
 
 | | |
 |---|---|
-| device | {environment["device"]}, {environment["num_sms"]} SMs, {environment["threads"]} thread(s), {environment["partition"] or "no partition"} |
-| runtime | {environment["runtime"]}, {environment["l2"]} L2, {environment["fusion"]}, TF32 {"on" if environment["tf32"] else "off"}, autotuning {"on" if environment["autotuning"] else "off"} |
+| device | {environment["device"]}, {size}{environment["partition"]} |
+| runtime | {environment["runtime"]}, L2 {environment["l2"]}, {environment["fusion"]}, TF32 {"on" if environment["tf32"] else "off"}, autotuning {"on" if environment["autotuning"] else "off"} |
 | driver, CUDA, cuDNN | {", ".join(filter(None, (environment["driver"], environment["cuda"], environment["cudnn"]))) or "none"} |
 | versions | Python {run["python"]}, {versions} |
 | date | {run["stage"].removeprefix("run ")} |
@@ -122,7 +123,7 @@ def edges_section(journal: Journal) -> str:
     return (
         f"## What the largest edges are\n\nOf {found['confirmed_edges']} confirmed edges the {len(rows)} with the largest risers: "
         f"{said or 'none'}. On a GPU the profiler's kernel name, grid and block tell; on a CPU oneDNN's implementation and the "
-        "layout it packs weights into (`Acdb48a`: blocks of 48 output channels).\n\n"
+        "layout it packs weights into (`ABcd16b16a`: blocks of 16 output and 16 input channels).\n\n"
         "| layer | edge | riser | cause | evidence |\n|---|--:|--:|---|---|\n" + "\n".join(rows)
     )
 
@@ -140,7 +141,7 @@ def sweeps_section(journal: Journal, figures: Path, form: str) -> str:
             points += [
                 SweepPoint(ratio=stage["ratio"], method=name, measured_us=time, role=ROLES.get(name, "rival"))  # type: ignore[arg-type]
                 for name, time in us.items()
-                if name != "dense"
+                if name not in ("dense", "tailprune better")  # which aims at the host's latency, not below
             ]
             rows.append(sweep_row(stage, us))
         name = f"results-{form}-sweep-{number}.png"
@@ -183,10 +184,28 @@ def sweep_row(stage: dict[str, Any], us: dict[str, float]) -> str:
 def verdict(found: list[dict[str, Any]]) -> str:
     pairs = [savings(stage) for stage in found]
     rivals = [against for _, against in pairs if against is not None]
-    said = (
-        f"Over {len(found)} ratios `faster` takes {-median(p[0] for p in pairs):+.1%} of the host's time in the median"
+    said = [
+        f"Over {len(found)} ratios `faster` takes {median(p[0] for p in pairs):.1%} less time than the host in the median"
+    ]
+    if rivals:
+        said += [f"{median(rivals):.1%} less than the best fixed multiple"]
+    if gains := [gain for stage in found if (gain := better_gain(stage))]:
+        importance, time = (median(values) for values in zip(*gains, strict=True))
+        said += [f"`better` keeps {100 * importance:.1f} points more importance at {time:+.1%} time"]
+    crowded = [stage for stage in found if any("other work took the core" in note for note in stage["notes"])]
+    noise = (
+        f" Other work took the core during measurements at {len(crowded)} of {len(found)} ratios." if crowded else ""
     )
-    return said + (f" and {-median(rivals):+.1%} of the best fixed multiple's." if rivals else ".")
+    return ", ".join(said) + "." + noise
+
+
+def better_gain(stage: dict[str, Any]) -> tuple[float, float] | None:
+    """What `better` keeps above the host's importance, and what its time is beyond the host's: 0 by prediction."""
+    by_name = {c["name"]: c for c in stage["contestants"]}
+    if "tailprune better" not in by_name:
+        return None
+    better, host = by_name["tailprune better"], by_name["host"]
+    return better["importance"] - host["importance"], median(better["times_us"]) / median(host["times_us"]) - 1
 
 
 def prediction(found: list[dict[str, Any]], title: str, figures: Path, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ MAX_BLOCKS_PER_SM = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """One kernel of a call. On a CPU: one oneDNN primitive, whose weight layout names its channel block (`Acdb48a`)."""
+    """One kernel of a call. On a CPU: one oneDNN primitive, named with the layout it packs weights into; its grid is the number of
+    channel blocks, out and in, that the layout cuts them into (`ABcd16b16a`: blocks of 16 of both)."""
 
     name: str
     grid: tuple[int, ...] = ()
@@ -100,9 +102,20 @@ def primitives_of_log(text: str) -> tuple[Launch, ...]:
     for line in text.splitlines():
         fields = line.split(",")
         if fields[:4] == ["onednn_verbose", "v1", "primitive", "exec"] and fields[5] != "reorder":
-            weights = next((part.split(":")[4] for part in fields[8].split() if part.startswith("wei:")), "")
-            found.append(Launch(name=" ".join((*fields[5:7], weights)).strip(), us=float(fields[-1]) * 1e3))
+            layout = next((part.split(":")[4] for part in fields[8].split() if part.startswith("wei:")), "")
+            name = " ".join((*fields[5:7], layout)).strip()
+            found.append(Launch(name=name, grid=channel_blocks(layout, text=line), us=float(fields[-1]) * 1e3))
     return tuple(found)
+
+
+def channel_blocks(layout: str, text: str) -> tuple[int, ...]:
+    """Blocks of output and of input channels of a convolution; an axis the layout does not cut is one block."""
+    channels = re.search(r"ic(\d+)oc(\d+)", text)
+    if channels is None:
+        return ()
+    blocks = {axis: math.prod(int(size) for size in re.findall(rf"(\d+){axis}", layout)) for axis in "ab"}
+    ins, outs = int(channels[1]), int(channels[2])
+    return tuple(-(-count // blocks[axis]) if blocks[axis] > 1 else 1 for axis, count in (("a", outs), ("b", ins)))
 
 
 def resident_blocks(launch: Launch, properties: Any) -> int:
@@ -121,7 +134,7 @@ def cause(
 ) -> tuple[str, str]:
     """(wave | tile | alignment | kernel switch | unexplained, the numbers behind it), from each side's longest kernel.
 
-    On a GPU waves = ceil(blocks / (SMs x resident blocks)). Without a grid (a CPU) only a switch can be seen. `alignment` is
+    On a GPU waves = ceil(blocks / (SMs x resident blocks)); a CPU, without `properties`, has no waves. `alignment` is
     the largest power of two up to 8 that divides the width on each side; it is the cause only where the grid stayed.
     """
     if not below or not above:
@@ -129,16 +142,16 @@ def cause(
     one, two = (max(side, key=lambda launch: launch.us) for side in (below, above))
     if one.name != two.name:
         return "kernel switch", f"{one.name} before, {two.name} after"
-    if not one.grid or not two.grid or properties is None:
-        return "unexplained", f"{one.name} on both sides"
-    waves = [
-        -(-launch.num_blocks // (properties.multi_processor_count * resident_blocks(launch, properties)))
-        for launch in (one, two)
-    ]
-    said = f"{one.num_blocks} blocks in {waves[0]} waves before, {two.num_blocks} in {waves[1]} after"
+    if one.grid != two.grid and properties is None:
+        return "tile", f"{one.name}: {one.num_blocks} channel blocks before, {two.num_blocks} after"
     if one.grid != two.grid:
+        waves = [
+            -(-launch.num_blocks // (properties.multi_processor_count * resident_blocks(launch, properties)))
+            for launch in (one, two)
+        ]
+        said = f"{one.num_blocks} blocks in {waves[0]} waves before, {two.num_blocks} in {waves[1]} after"
         return ("wave" if waves[0] != waves[1] else "tile"), said
-    same = f"the same grid of {one.num_blocks} blocks"
-    if alignment[0] != alignment[1]:
+    same = f"{one.name} on both sides" + (", the same grid" if one.grid else "")
+    if one.grid and alignment[0] != alignment[1]:
         return "alignment", f"{same}, widths divisible by {alignment[0]} before, {alignment[1]} after"
     return "unexplained", same

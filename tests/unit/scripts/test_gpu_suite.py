@@ -209,11 +209,16 @@ def test_primitives_are_read_from_onednns_log() -> None:
         "onednn_verbose,v1,info,cpu,runtime:OpenMP,nthr:2\n"
         "onednn_verbose,v1,primitive,exec,cpu,reorder,jit:uni,undef,src:f32::blocked:acdb::f0 dst:f32:p:blocked:Acdb48a::f0,,,33x64,0.01\n"
         "onednn_verbose,v1,primitive,exec,cpu,convolution,brg_conv_fwd:avx512_core,forward_training,"
-        "src:f32::blocked:acdb::f0 wei:f32:ap:blocked:Acdb48a::f0 bia:f32:a:blocked:a::f0,attr,alg,mb8,0.978\n"
+        "src:f32::blocked:acdb::f0 wei:f32:ap:blocked:Acdb48a::f0 bia:f32:a:blocked:a::f0,attr,alg,mb8_ic64oc50_ih16,0.978\n"
     )
     (found,) = primitives_of_log(log)
     assert found.name == "convolution brg_conv_fwd:avx512_core Acdb48a"
     assert found.us == pytest.approx(978)
+    assert found.grid == (2, 1)  # 50 output channels in blocks of 48; inputs are not cut
+    assert kernels.channel_blocks("ABcd16b16a", "mb8_ic33oc17_ih16") == (2, 3)
+    assert kernels.channel_blocks("", "mb8") == ()
+    before, after = (Launch(name="brg", grid=(blocks, 1), us=1.0) for blocks in (1, 2))
+    assert cause((before,), (after,), (8, 1)) == ("tile", "brg: 1 channel blocks before, 2 after")
 
 
 def test_this_machines_own_primitives_are_seen() -> None:
