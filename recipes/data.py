@@ -27,11 +27,11 @@ from recipes.stream import open_stream
 BINARY_RECORD = 1 + 3 * 32 * 32
 
 
-def open_images(spec: str, *, side: int = 32, skip_corrupt: bool = False) -> Images:
+def open_images(spec: str, *, side: int = 32, skip_corrupt: bool = False, loaders: int = 8) -> Images:
     """`load_images`, or for `imagenet:DIR` a stream that decodes from disk while training."""
     kind, _, folder = spec.partition(":")
     if kind == "imagenet" and folder:
-        return open_stream(Path(folder), side=side, skip_corrupt=skip_corrupt)
+        return open_stream(Path(folder), side=side, skip_corrupt=skip_corrupt, loaders=loaders)
     return load_images(spec, side=side, skip_corrupt=skip_corrupt)
 
 

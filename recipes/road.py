@@ -54,13 +54,14 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Pruning steps, each fine-tuned.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each fine-tune.")] = None,
     short: Annotated[bool, typer.Option(help="Minutes on a CPU: a few images, one epoch.")] = False,
+    loaders: Annotated[int, typer.Option(help="Processes that decode images of an ImageNet tree.")] = 8,
     skip_corrupt: Annotated[bool, typer.Option(help="Leave unreadable images out.")] = False,
     export: Annotated[str | None, typer.Option(help="onnx or pt2, beside the checkpoint.")] = None,
 ) -> None:
     """Prune a trained network onto this device's step edges, fine-tune it with its dense self as teacher, and save it."""
     config = _configured(run, seed, ratio, steps, epochs, short)
     with workers_of_torchrun(device) as (workers, where):
-        travel(config, data, weights, out, workers, where, skip_corrupt=skip_corrupt, export=export)
+        travel(config, data, weights, out, workers, where, skip_corrupt=skip_corrupt, export=export, loaders=loaders)
 
 
 def travel(
@@ -73,9 +74,10 @@ def travel(
     *,
     skip_corrupt: bool = False,
     export: str | None = None,
+    loaders: int = 8,
 ) -> nn.Module:
     """Dense network, pruning step by step, fine-tuning, checkpoint; the pruned network."""
-    images = open_images(data, side=config.side, skip_corrupt=skip_corrupt)
+    images = open_images(data, side=config.side, skip_corrupt=skip_corrupt, loaders=loaders)
     if config.train_images and isinstance(images, ImageSet):
         images = images.part(config.train_images)
     images = images.to(device)

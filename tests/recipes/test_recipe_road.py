@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import typer
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import tailprune
+from recipes import road
+from recipes.configs import MOBILENET_IMAGENET, RESNET50_IMAGENET, FinetuneConfig, RunConfig
+from recipes.distributed import ALONE
 from recipes.images import ImageSet
-from recipes.models import resnet20, save_weights, spell_out_shortcuts
+from recipes.models import build_model, resnet20, save_weights, spell_out_shortcuts
 from recipes.packed import pack_images
+from recipes.road import travel
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,6 +130,68 @@ def _check_what_is_left(out: Path) -> None:
     assert width < 16
 
 
+@pytest.fixture
+def tree(tmp_path):
+    """A tiny ImageNet tree."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 8), ("val", 2)):
+        for name in ("cat", "dog", "eel"):
+            folder = tmp_path / "tree" / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(random.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return tmp_path / "tree"
+
+
+def _plan_by_model(config, model, images, out, device):
+    h200 = tailprune.WaveModel(tailprune.load_device("h200"))
+    return tailprune.prune_model(model, images.example(2), latency=h200, ratio=config.ratio_of_step())[1]
+
+
+BRIEF = FinetuneConfig(epochs=1, batch=8, learning_rate=0.01, recalibrate_batches=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "given"),
+    [
+        (dataclasses.replace(MOBILENET_IMAGENET, tune=dataclasses.replace(BRIEF, distill_weight=0.5)), True),
+        (dataclasses.replace(RESNET50_IMAGENET, importance="bn_scale", dense=BRIEF, sparse=BRIEF, tune=BRIEF), False),
+    ],
+    ids=["mobilenet from weights", "resnet50 trained and made sparse here"],
+)
+def test_imagenet_roads_run_on_a_tree(tree, tmp_path, monkeypatch, config, given):
+    monkeypatch.setattr(road, "_plan", _plan_by_model)
+    monkeypatch.setattr(road, "_ship", lambda *_: "not measured")
+    config = dataclasses.replace(config, side=32)
+    weights = None
+    if given:
+        weights = tmp_path / "mobilenet.safetensors"
+        save_weights(build_model(config.model, num_classes=3), weights)
+    model = travel(config, f"imagenet:{tree}", weights, tmp_path / "out", ALONE, torch.device("cpu"), loaders=0)
+    dense = build_model(config.model, num_classes=3)
+    assert sum(p.numel() for p in model.parameters()) < 0.9 * sum(p.numel() for p in dense.parameters())
+    loaded = tailprune.load_pruned(dense, tmp_path / "out" / "pruned.safetensors").eval()
+    images = torch.zeros(1, 3, 32, 32)
+    torch.testing.assert_close(loaded(images), model(images))
+    with (tmp_path / "out" / "metrics.csv").open(newline="") as file:
+        stages = [row["stage"] for row in csv.DictReader(file)]
+    assert stages == (["finetune 1"] if given else ["dense", "sparse", "finetune 1"])
+
+
+def test_a_road_plans_with_its_host_measures_and_exports(files, tmp_path, monkeypatch):
+    timer = tailprune.SimulatedTimer(tailprune.load_device("h200"))
+    monkeypatch.setattr(tailprune, "DeviceTimer", lambda *_, **__: timer, raising=False)
+    config = RunConfig(name="toy", model="resnet20-cifar", tune=BRIEF, latency_batch=2, score_batches=1)
+    weights, data = files / "dense.safetensors", f"packed:{files / 'tiny.safetensors'}"
+    travel(config, data, weights, tmp_path, ALONE, torch.device("cpu"), export="pt2")
+    plan = tailprune.WidthPlan.load(tmp_path / "1.plan.json")
+    assert (plan.goal, plan.reach, plan.policy) == ("better", 1, "snap")
+    assert plan.predicted_us <= plan.host_us
+    assert sum(plan.host_widths.values()) < 0.6 * sum(choice.original for choice in plan.choices)
+    program = torch.export.load(tmp_path / "pruned.pt2").module()
+    assert program(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
 class _Surprise:
     def __reduce__(self):
         return (os.system, ("echo code ran",))
@@ -146,15 +217,9 @@ def test_a_malicious_pickle_is_no_checkpoint(tmp_path, capfd):
     ],
 )
 def test_what_a_road_cannot_use_is_refused_in_one_sentence(files, tmp_path, arguments, sentence):
-    import typer
-
-    from recipes import road
-
     app = typer.Typer()
     app.command()(road.main)
     given = [str(files / "dense.safetensors") if a == "DENSE" else a for a in arguments]
     result = CliRunner().invoke(app, [*given, "--data", f"packed:{files / 'tiny.safetensors'}", "--out", str(tmp_path)])
     assert isinstance(result.exception, tailprune.TailpruneError), result.output
-    import re
-
     assert re.search(sentence, str(result.exception))
