@@ -81,10 +81,8 @@ def travel(
     if config.train_images and isinstance(images, ImageSet):
         images = images.part(config.train_images)
     images = images.to(device)
-    if workers.first:
-        out.mkdir(parents=True, exist_ok=True)
-    workers.wait()
     journal = Journal(out, about_run(config)) if workers.first else None
+    workers.wait()
     stages = Stages(err if workers.first else Console(quiet=True), total=2 + 2 * config.steps)
 
     with stages.step("dense network") as step:

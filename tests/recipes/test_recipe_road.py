@@ -26,7 +26,9 @@ import tailprune
 from recipes import road
 from recipes.configs import MOBILENET_IMAGENET, RESNET50_IMAGENET, FinetuneConfig, RunConfig
 from recipes.distributed import ALONE
+from recipes.errors import RecipeError
 from recipes.images import ImageSet
+from recipes.journal import Journal
 from recipes.models import build_model, resnet20, save_weights, spell_out_shortcuts
 from recipes.packed import pack_images
 from recipes.road import travel
@@ -190,6 +192,20 @@ def test_a_road_plans_with_its_host_measures_and_exports(files, tmp_path, monkey
     assert sum(plan.host_widths.values()) < 0.6 * sum(choice.original for choice in plan.choices)
     program = torch.export.load(tmp_path / "pruned.pt2").module()
     assert program(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_folder_holds_one_run(tmp_path):
+    about = {"config": {"ratio": 0.5, "steps": 1}}
+    Journal(tmp_path / "run", about)
+    Journal(tmp_path / "run", about)
+    with pytest.raises(RecipeError, match=r"another ratio \(0\.5, now 0\.4\); name another folder"):
+        Journal(tmp_path / "run", {"config": {"ratio": 0.4, "steps": 1}})
+    (tmp_path / "run" / "run.json").write_text("{")
+    with pytest.raises(RecipeError, match=r"run\.json is damaged"):
+        Journal(tmp_path / "run", about)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match=r"Cannot write to \S+file"):
+        Journal(tmp_path / "file" / "run", about)
 
 
 class _Surprise:
