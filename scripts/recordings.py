@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 import random
 import zlib
 from collections import defaultdict
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from tailprune.core.device import DeviceSpec
 from tailprune.core.shapes import LayerShape
@@ -81,6 +84,50 @@ def neighbours(rows: Sequence[Row], axis: str) -> list[tuple[int, int]]:
         line.sort()
         pairs += [(i, j) for (low, i), (high, j) in pairwise(line) if high > low]
     return pairs
+
+
+def step_edges(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """Upward edges of 5 % and more of each step-1 curve: batch -> the last width of a plateau.
+
+    All layers of one sweep were timed side by side at each width, and a factor that they share at a width and not at the next is the card's
+    clock, not a step: the median over the sweep's layers of what leaves a running median of 13 is taken off. An edge is where the median of
+    the 4 widths behind it exceeds that of the 4 before.
+    """
+    curves: dict[str, np.ndarray] = {}
+    by_source: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        by_source[row.source][row.shape.batch] = math.log(row.us)
+    for source, points in by_source.items():
+        curves[source] = np.array([points[width] for width in sorted(points)])
+    found = {}
+    for source, curve in curves.items():
+        sweep = [
+            curves[other] - _running_median(curves[other])
+            for other in curves
+            if other.rsplit(" ", 1)[0] == source.rsplit(" ", 1)[0]
+        ]
+        still = curve - np.median(sweep, axis=0)
+        jumps = np.array(
+            [np.median(still[i : i + 4]) - np.median(still[max(i - 4, 0) : i]) for i in range(1, len(still))]
+        )
+        found[source] = local_peaks(jumps, math.log(1.05), apart=4)
+    return found
+
+
+def local_peaks(jumps: np.ndarray, least: float, *, apart: int) -> list[int]:
+    """Positions (from 1) of the largest jumps, `apart` from each other: one edge is one edge."""
+    chosen: list[int] = []
+    for index in np.argsort(-jumps):
+        if jumps[index] < least:
+            break
+        if all(abs(int(index) + 1 - other) >= apart for other in chosen):
+            chosen.append(int(index) + 1)
+    return sorted(chosen)
+
+
+def _running_median(curve: np.ndarray, half: int = 6) -> np.ndarray:
+    padded = np.pad(curve, half, mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
 
 
 def recordings(folder: Path) -> Iterator[Recording]:

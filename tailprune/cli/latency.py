@@ -14,7 +14,7 @@ from ..core.errors import InvalidShape, TableError
 from ..core.protocols import FirstOf, LatencySource, LayerTimer
 from ..filling import measure_while
 from ..tables import LatencyTable, shipped_table
-from ..waves import WaveModel, load_device
+from ..waves import wave_model
 from .console import progress, resumable, warn
 
 Decision = TypeVar("Decision")
@@ -94,7 +94,7 @@ def open_latency(options: LatencyOptions, *, quiet: bool) -> Latency:
     assert device is not None
     if here(device):
         raise InvalidShape(f"--device {device} is measured, and measurements are kept: add --table FILE.")
-    model = WaveModel(load_device(device))
+    model = wave_model(device)
     shipped = shipped_table(device)
     return Latency(source=FirstOf(shipped, model) if shipped is not None else model)
 

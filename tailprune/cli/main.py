@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from .. import __version__
 from ..core.errors import NoPlan, TailpruneError, UnstableMeasurement
-from . import doctor, measure, plan, prune, steps, survey, table
+from . import calibrate, doctor, measure, plan, prune, steps, survey, table
 from .console import err
 
 #: Exit codes: 0 done, 1 a TailpruneError, 2 usage (typer), 3 no plan fits, 4 unstable under --strict, 130 interrupted.
@@ -47,6 +47,7 @@ app.command("plan")(plan.plan)
 app.command("prune")(prune.prune)
 app.command("survey")(survey.survey)
 app.command("doctor")(doctor.doctor)
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(table.app, name="table")
 
 

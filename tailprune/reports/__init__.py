@@ -14,10 +14,12 @@ from .frontier import FrontierMark, FrontierView, plot_frontier
 from .page import ReportPage, StaircaseView, render_page, write_page
 from .plots import plot_latency_by_layer, plot_predicted_measured, plot_ratio_sweep, plot_staircase, plot_widths
 from .search_plots import plot_search, plot_search_pace
+from .staircase_page import render_staircase_page, write_staircase_page
 from .survey_page import survey_page, write_survey_page
 from .survey_plots import NetworkUse, plot_networks, plot_time_map
 from .survey_table import survey_table
 from .tables import comparison_table, facts_table, plan_table, staircase_table
+from .wave_plots import ModelledCurve, plot_modelled
 
 __all__ = [
     "Comparison",
@@ -25,6 +27,7 @@ __all__ = [
     "FrontierMark",
     "FrontierView",
     "LayerTime",
+    "ModelledCurve",
     "NetworkUse",
     "ReportPage",
     "StaircaseView",
@@ -36,6 +39,7 @@ __all__ = [
     "plan_table",
     "plot_frontier",
     "plot_latency_by_layer",
+    "plot_modelled",
     "plot_networks",
     "plot_predicted_measured",
     "plot_ratio_sweep",
@@ -46,11 +50,13 @@ __all__ = [
     "plot_widths",
     "render_doctor_page",
     "render_page",
+    "render_staircase_page",
     "save_figure",
     "staircase_table",
     "survey_page",
     "survey_table",
     "write_doctor_page",
     "write_page",
+    "write_staircase_page",
     "write_survey_page",
 ]

@@ -19,12 +19,13 @@ from .template import markup, render
 
 @dataclass(frozen=True, kw_only=True)
 class StaircaseView:
-    """One group's staircase and where networks landed on it, the host first: `{"host": 37, "tailprune": 48}`."""
+    """One group's staircase, where networks landed on it, the host first: `{"host": 37, "tailprune": 48}`, and why it jumps."""
 
     name: str
     staircase: Staircase
     marks: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
+    causes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,21 +5,24 @@ really does is for a table of measurements to say.
 """
 
 from .calibrate import calibrate, calibration_shapes
+from .causes import EdgeCause, cause_lines, edge_causes
 from .devices import known_devices, load_device
 from .efficiency import Efficiency, default_efficiency, is_recorded
-from .explain import StepExplanation, explain_step
+from .explain import KernelGrid, StepExplanation, explain_step
 from .hybrid import AnchoredModel
 from .model import WaveModel
 from .occupancy import blocks_per_sm
-from .propose import ModelProposer
 from .quantize import WaveProfile, quantize, widest_in_waves
 from .simulate import SimulatedTimer
+from .stored import save_calibration, wave_model
 from .tiles import Tile, tile_menu
+from .timings import read_timings
 
 __all__ = [
     "AnchoredModel",
+    "EdgeCause",
     "Efficiency",
-    "ModelProposer",
+    "KernelGrid",
     "SimulatedTimer",
     "StepExplanation",
     "Tile",
@@ -28,12 +31,17 @@ __all__ = [
     "blocks_per_sm",
     "calibrate",
     "calibration_shapes",
+    "cause_lines",
     "default_efficiency",
+    "edge_causes",
     "explain_step",
     "is_recorded",
     "known_devices",
     "load_device",
     "quantize",
+    "read_timings",
+    "save_calibration",
     "tile_menu",
+    "wave_model",
     "widest_in_waves",
 ]

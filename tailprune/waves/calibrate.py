@@ -11,7 +11,7 @@ import numpy as np
 from ..core.device import DeviceSpec
 from ..core.errors import InvalidShape
 from ..core.shapes import LayerShape
-from .efficiency import Efficiency
+from .efficiency import Efficiency, is_recorded
 from .model import WaveModel
 
 #: Fewer timings than this cannot tell the seven shares apart, even with the architecture's defaults to lean on.
@@ -19,6 +19,9 @@ LEAST_POINTS = 8
 #: How far, as a factor, a share may plausibly lie from the architecture's default: a prior that 24 timings can outvote where
 #: they know better. Overhead differs most between runtimes (2 us bare, 15 us in TensorRT), peak least.
 PRIOR_FACTOR = {"compute": 1.3, "bandwidth": 1.3, "overhead_us": 3.0, "slice_us": 1.6, "split_us": 1.6, "l2_speedup": 1.4, "l2_share": 2.0}  # fmt: skip
+#: On an architecture with recordings the defaults of the card itself are worth more: their factors shrink to this power. Overhead
+#: belongs to the runtime, not to the card, and keeps its own.
+RECORDED = 0.5
 #: What a share of one timing is worth: the model misses by about this much where its shares are right.
 MODEL_ERROR = 0.12
 #: Timings of one shape that differ by more than this factor contradict each other.
@@ -82,7 +85,8 @@ def _fit(
     shapes, measured = _united(points, device, dtype)
     names = tuple(PRIOR_FACTOR)
     prior = np.array([getattr(start, name) for name in names])
-    width = np.log([PRIOR_FACTOR[name] for name in names])
+    trust = RECORDED if is_recorded(device) else 1.0
+    width = np.log([PRIOR_FACTOR[name] for name in names]) * [1.0 if name == "overhead_us" else trust for name in names]
 
     def shares(x: np.ndarray) -> Efficiency:
         found = dict(zip(names, (prior * np.exp(x * width)).tolist(), strict=True))

@@ -21,8 +21,8 @@ from .tiles import SIMT, tile_menu
 #: counts in fp16, the figure of the A100 study arXiv 2604.09595 for GEMM k or n off multiples of 8.
 ALIGNMENT_BYTES = 16
 ALIGNMENT_EXPONENT = 0.126
-#: Winograd F(2x2, 3x3) needs 16 multiplications for 36 (Lavin & Gray, arXiv 1509.09308); transforms eat part of the 2.25.
-#: Fitted on V100 TensorRT recordings: 1.5.
+#: Winograd F(2x2, 3x3) needs 16 multiplications for 36 (Lavin & Gray, arXiv 1509.09308); transforms eat part of the 2.25. Fitted on
+#: V100 TensorRT recordings as a k that is shorter by this factor.
 WINOGRAD_GAIN = 1.5
 #: Share of the sustained CUDA-core rate that depthwise kernels reach (fitted to V100 TensorRT recordings, fp32, kernels 1 to 7), and the
 #: channels that a warp takes side by side in NHWC (DEPrune, NeurIPS 2024, finds this step of 32).
@@ -138,7 +138,7 @@ class WaveModel:
             in_bytes = (gemm.m * (gemm.n + gemm.k) + gemm.n * gemm.k) * DTYPE_BYTES[shape.dtype]
         else:
             return self._elementwise_profile(shape)
-        dims = (gemm.m, gemm.n, self._padded_k(shape, gemm.k), gemm.count, in_bytes)
+        dims = (gemm.m, gemm.n, self._effective_k(shape, gemm.k), gemm.count, in_bytes)
         choice = product.likeliest(*dims, split_k=shape.op != "conv")
         by_arithmetic = choice.compute_us > choice.memory_us
         overhead = product.efficiency.overhead_us
@@ -171,12 +171,16 @@ class WaveModel:
             self._products[dtype] = ProductCost(self.device, dtype, self.efficiency(dtype), tiles)
         return self._products[dtype]
 
-    def _padded_k(self, shape: LayerShape, k: int) -> int:
+    def _effective_k(self, shape: LayerShape, k: Any) -> Any:
+        """What a kernel runs through: a convolution's in-channels padded to whole loads, or shortened by Winograd in fp32."""
         if shape.op != "conv":
             return k
         kernel = shape.kernel_hw[0] * shape.kernel_hw[1]
         granularity = self._granularity(shape.dtype)
-        return -(-(k // kernel) // granularity) * granularity * kernel
+        padded = -(-(k // kernel) // granularity) * granularity * kernel
+        unit = shape.stride_hw == shape.dilation_hw == (1, 1) and shape.conv_groups == 1
+        winograd = unit and shape.kernel_hw == (3, 3) and shape.dtype == "float32"
+        return -(-padded // WINOGRAD_GAIN) if winograd else padded
 
     def _estimate_us(self, shape: LayerShape, ins: Any, outs: Any) -> Any:
         """Integers or arrays in, a number or an array out: one arithmetic for both."""
@@ -212,13 +216,9 @@ class WaveModel:
         ):  # tensor cores want NHWC: transposed on the way in and out
             values = values + 2 * (pixels_in * ins + pixels_out * outs)
         slowdown = self.alignment_slowdown(shape, ins, outs)
-        winograd = shape.kernel_hw == (3, 3) and shape.stride_hw == shape.dilation_hw == (1, 1) and groups == 1
-        if winograd and shape.dtype == "float32":
-            slowdown = slowdown / WINOGRAD_GAIN
         num_bytes = values * DTYPE_BYTES[shape.dtype]
-        return product.busy_us(
-            pixels_out, outs // groups, per_group * kernel, groups, num_bytes, split_k=False, slowdown=slowdown
-        )
+        k = self._effective_k(shape, ins // groups * kernel)
+        return product.busy_us(pixels_out, outs // groups, k, groups, num_bytes, split_k=False, slowdown=slowdown)
 
     def _attention_us(self, product: ProductCost, shape: LayerShape, ins: Any, outs: Any, tokens: int) -> Any:
         """Projections to q, k and v as one product, two products per head that stay on chip, and the projection back."""

@@ -8,7 +8,7 @@ import pytest
 
 from tailprune.core.errors import InvalidShape
 from tailprune.core.shapes import LayerShape
-from tailprune.waves import AnchoredModel, ModelProposer, WaveModel, calibrate, calibration_shapes, load_device
+from tailprune.waves import AnchoredModel, WaveModel, calibrate, calibration_shapes, load_device
 
 A100 = load_device("a100")
 SHAPES = calibration_shapes("float16")
@@ -90,6 +90,12 @@ def test_anchors_are_measured_and_pull_the_model_towards_them():
     assert source.latency_us(other) == model.latency_us(other)
 
 
+def rise(model: WaveModel, layer: LayerShape, width: int) -> float:
+    return model.latency_us(layer.with_channels(out_channels=width + 8)) / model.latency_us(
+        layer.with_channels(out_channels=width)
+    )
+
+
 def test_a_hybrid_keeps_the_models_edges_between_anchors():
     layer = LayerShape(op="linear", batch=4096, in_channels=1024, out_channels=1024, dtype="float16")
     model = WaveModel(A100)
@@ -97,7 +103,7 @@ def test_a_hybrid_keeps_the_models_edges_between_anchors():
     source = AnchoredModel(
         model, [(ends[0], 1.1 * model.latency_us(ends[0])), (ends[1], 0.9 * model.latency_us(ends[1]))]
     )
-    edge = ModelProposer(model).edge_widths(lambda n: [(layer.with_channels(out_channels=n), 1)], range(128, 513, 8))[0]
+    edge = max(range(128, 505, 8), key=lambda n: rise(model, layer, n))
     below, above = (layer.with_channels(out_channels=n) for n in (edge, edge + 8))
     jump = math.log(model.latency_us(above) / model.latency_us(below))
     assert math.log(source.latency_us(above) / source.latency_us(below)) == pytest.approx(jump, abs=0.05)

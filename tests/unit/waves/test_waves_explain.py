@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from tailprune.core.errors import InvalidShape
 from tailprune.core.shapes import LayerShape
-from tailprune.waves import WaveModel, explain_step, load_device
+from tailprune.waves import KernelGrid, WaveModel, explain_step, load_device
 
 MODEL = WaveModel(load_device("h200"))
 LAYER = LayerShape(
@@ -69,3 +70,37 @@ def test_the_sentence_shows_both_modelled_latencies():
     assert str(step).startswith(step.cause)
     assert "modelled" in str(step)
     assert step.ratio == pytest.approx(step.above_us / step.below_us)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "names", "cause"),
+    [
+        ((320, 320), ("volta_sgemm_128x64_tn", "volta_sgemm_128x128_tn"), "kernel switch"),
+        ((160, 161), ("volta_sgemm_128x128_tn",) * 2, "wave"),
+        ((150, 155), ("volta_sgemm_128x128_tn",) * 2, "tile"),
+        ((80, 81), ("a_kernel_of_unknown_tile",) * 2, "wave"),
+    ],
+)
+def test_what_a_profiler_saw_decides(blocks, names, cause):
+    v100 = WaveModel(load_device("v100"))
+    layer = LayerShape(op="linear", batch=1024, in_channels=512, out_channels=640)
+    grids = tuple(KernelGrid(kernel=name, num_blocks=count) for name, count in zip(names, blocks, strict=True))
+    step = explain_step(v100, layer, layer.with_channels(out_channels=648), grids=grids)
+    assert step.cause == cause
+    assert "profiled" in step.detail
+    assert names[0] in step.detail
+
+
+def test_a_measured_step_that_the_model_does_not_see_is_unexplained():
+    layer = LayerShape(op="linear", batch=4096, in_channels=2048, out_channels=2048, dtype="float16")
+    below = layer.with_channels(out_channels=2047)
+    assert explain_step(MODEL, below, layer, measured_us=(13.0, 10.0)).cause == "alignment"
+    for measured in ((10.0, 13.0), (30.0, 10.0), (10.0, 10.0)):
+        step = explain_step(MODEL, below, layer, measured_us=measured)
+        assert (step.cause, "measured were" in step.detail) == ("unexplained", True)
+
+
+@pytest.mark.parametrize("bad", [{"kernel": "", "num_blocks": 1}, {"kernel": "k", "num_blocks": 0}])
+def test_a_grid_of_nothing_is_refused(bad):
+    with pytest.raises(InvalidShape, match="profiled grid"):
+        KernelGrid(**bad)
