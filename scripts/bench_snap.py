@@ -196,7 +196,10 @@ def write(work: Path, images: ImageSet) -> None:
     against_host = [1 - us[r, OURS] / us[r, "host"] for r in RATIOS]
     rivals_us = {r: min(us[q, n] for q, n in us if q == r and n in RIVALS) for r in RATIOS}
     against_rivals = [1 - us[r, OURS] / rivals_us[r] for r in RATIOS]
-    lost = [(sum(runs[r, "host"]) - sum(runs[r, OURS])) / trained[r, OURS].total for r in RATIOS]
+    lost = {
+        rival: [trained[key].share - trained[key[0], OURS].share for key in role if role[key] == rival]
+        for rival in ("host", BEST)
+    }
     record(
         "snap",
         figures={
@@ -212,8 +215,10 @@ def write(work: Path, images: ImageSet) -> None:
             "median saving against the best fixed multiple at no less importance": figure(
                 median(against_rivals), 0.05, at_most=False
             ),
-            "mean accuracy lost against the host at its ratio": figure(mean(lost), 0.005),
-            "standard error of that mean": figure(stdev(lost) / len(lost) ** 0.5),
+            "mean accuracy lost against the host at its ratio": figure(mean(lost["host"]), 0.005),
+            "standard error of that mean, host": figure(stdev(lost["host"]) / len(RATIOS) ** 0.5),
+            "mean accuracy lost against the best fixed multiple at its ratio": figure(mean(lost[BEST]), 0.005),
+            "standard error of that mean, best multiple": figure(stdev(lost[BEST]) / len(RATIOS) ** 0.5),
         },
         rows=[
             {"ratio": ratio, "method": name, "round": i, "us": time}

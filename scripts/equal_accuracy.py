@@ -25,6 +25,10 @@ class Trained:
     correct: int
     total: int
 
+    @property
+    def share(self) -> float:
+        return self.correct / self.total
+
 
 def pooled(networks: Sequence[Trained]) -> Curve:
     """Isotonic regression of accuracy on latency, weighted by images.
