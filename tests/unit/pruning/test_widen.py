@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import doctest
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -266,3 +267,8 @@ def test_channels_that_are_concatenated_with_themselves():
 def test_docstring_examples_run():
     result = doctest.testmod(widen)
     assert result.attempted > 1 and result.failed == 0
+
+
+def test_the_worked_example_of_the_page_runs():
+    result = doctest.testfile(str(Path(__file__).resolve().parents[3] / "docs" / "growing.md"), module_relative=False)
+    assert result.attempted > 9 and result.failed == 0
