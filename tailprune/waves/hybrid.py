@@ -13,9 +13,11 @@ from ..core.protocols import LatencyKind
 from ..core.shapes import LayerShape
 from .model import WaveModel
 
-#: How fast an anchor's say fades: by e for this much distance. Distance counts log widths, log sizes, and what the model holds for the change
-#: between both: an anchor behind an edge is far away, however near its width.
-REACH = 0.2
+#: An anchor's say falls with this power of its distance. Distance counts log sizes, and what the model holds for the change between both:
+#: an anchor behind an edge is far away, however near its width. Power 3 and the least distance (a third of a percent: noise) were the best
+#: of a few tried on both kinds of recording.
+FADE = 3
+LEAST_DISTANCE = 0.003
 #: How far a correction carries at all: the routine that serves a layer, and with it the model's miss, changes over such distances.
 CARRY = 1.0
 #: Anchors that are asked for one shape, the nearest first.
@@ -28,7 +30,7 @@ class AnchoredModel:
     """A latency source between a sparse table and a model: measured where measured, else the model times a local correction.
 
         estimate(s) = model(s) exp(sum_i w_i r_i / (sum_i w_i + w_0)),   r_i = log(measured / modelled) of the nearest anchors i
-        d_i = |log model(s) - log model(i)| + sum |log size(s) - log size(i)|,   w_i = exp((d_1 - d_i) / reach),   w_0 ~ exp(d_1 / carry)
+        d_i = |log model(s) - log model(i)| + sum |log size(s) - log size(i)|,   w_i = (d_1 / d_i)^3,   w_0 ~ exp(d_1 / carry)
 
     Latencies are never interpolated: every jump comes from the model or a measurement, a correction only shifts the model's curve, and it
     fades across a modelled edge. Kind: measured for an anchor, modelled elsewhere.
@@ -79,8 +81,9 @@ class AnchoredModel:
         places, misses = self._anchors[_family(shape)]
         distance = np.abs(places - _place(shape, modelled)).sum(axis=1)
         nearest = np.argpartition(distance, ANCHORS)[:ANCHORS] if len(distance) > ANCHORS else np.arange(len(distance))
-        say = np.exp((distance[nearest].min() - distance[nearest]) / REACH)
-        own = PRIOR * math.exp(min(float(distance[nearest].min()) / CARRY, 50.0))
+        least = float(distance[nearest].min())
+        say = ((least + LEAST_DISTANCE) / (distance[nearest] + LEAST_DISTANCE)) ** FADE
+        own = PRIOR * math.exp(min(least / CARRY, 50.0))
         return modelled * math.exp(float(say @ misses[nearest]) / (float(say.sum()) + own))
 
 

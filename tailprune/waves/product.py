@@ -16,8 +16,6 @@ from .occupancy import blocks_per_sm
 from .tiles import Tile
 
 # The constants below were fitted jointly on the fitting half of the recordings (docs/waves.md says which) and rounded.
-#: Filling the pipeline and storing the tile, in slices of k.
-RAMP_SLICES = 2
 #: Tiles read their operands from L2: its bandwidth in units of the sustained DRAM bandwidth.
 TILE_BANDWIDTH = 10.0
 #: Sharpness of the soft minimum over kernels: libraries choose well, not perfectly, and differ among each other.
@@ -127,7 +125,7 @@ class ProductCost:
         rounds, waves = -(-blocks // self.num_sms), -(-blocks // kernel.wave_size)
         per_slice = rounds * kernel.us_per_slice * slowdown + waves * self.efficiency.slice_us
         reads = blocks * k * kernel.bytes_per_k / (self._bytes_per_us * TILE_BANDWIDTH)
-        return per_slice * (-(-k // kernel.tile_k) + RAMP_SLICES), moved + reads
+        return per_slice * (-(-k // kernel.tile_k) + kernel.tile.ramp), moved + reads
 
 
 def _larger(a: Any, b: Any) -> Any:
