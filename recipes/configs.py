@@ -88,7 +88,7 @@ class RunConfig:
     latency_batch: int = 32  # images per call that the plan is made for
     precision: float = 0.02  # half-width of a median at which a shape has settled, as a share
     score_batches: int = 16  # of tune.batch images, for taylor
-    train_images: int | None = None  # only so many of the training images; for short forms
+    only_images: int | None = None  # of the training and of the test images; for short forms
 
     def __post_init__(self) -> None:
         for name, low, high in (("ratio", 0, 0.99), ("steps", 1, 100), ("reach", 1, 100), ("latency_batch", 1, 65_536)):
@@ -102,17 +102,17 @@ class RunConfig:
         return 1 - (1 - self.ratio) ** (1 / self.steps)
 
     def shortened(self, *, images: int, epochs: int = 1) -> RunConfig:
-        """To see a road end to end in minutes on a CPU; its accuracy says nothing about the method."""
+        """To see a road end to end in minutes on a CPU, in small batches; its accuracy says nothing about the method."""
 
         def brief(config: FinetuneConfig) -> FinetuneConfig:
             return dataclasses.replace(
-                config, epochs=epochs, warmup_epochs=min(0.1, config.warmup_epochs), ema_decay=0.0, recalibrate_batches=4,
-                precision="bfloat16",
+                config, epochs=epochs, warmup_epochs=min(0.1, config.warmup_epochs), batch=config.batch // 4,
+                learning_rate=config.learning_rate / 4, ema_decay=0.0, recalibrate_batches=8, precision="bfloat16",
             )  # fmt: skip
 
         return dataclasses.replace(
             self, name=f"{self.name} (short)", dense=self.dense and brief(self.dense), tune=brief(self.tune),
-            sparse=self.sparse and brief(self.sparse), train_images=images, score_batches=4,
+            sparse=self.sparse and brief(self.sparse), only_images=images, score_batches=16,
             latency_batch=min(self.latency_batch, 8), precision=0.1,
         )  # fmt: skip
 

@@ -54,27 +54,27 @@ def host(course: Course, scores: ChannelScores, scope: Scope = "global") -> Plan
     return lambda us: _measured(course, lambda: _multiple(course, scores, 1, us, scope))
 
 
-def multiple(course: Course, scores: ChannelScores, of: int) -> Planner:
+def multiple(course: Course, scores: ChannelScores, of: int, scope: Scope = "global") -> Planner:
     """The fair fixed multiple at this latency."""
-    return lambda us: _measured(course, lambda: _multiple(course, scores, of, us, "global"))
+    return lambda us: _measured(course, lambda: _multiple(course, scores, of, us, scope))
 
 
 def better(
-    course: Course, scores: ChannelScores, *, reach: int = 1, policy: Literal["snap", "reallocate"] = "snap"
+    course: Course, scores: ChannelScores, scope: Scope = "global", *, policy: Literal["snap", "reallocate"] = "snap"
 ) -> Planner:
     """tailprune from the host at this latency: most importance kept in the same time."""
 
     def at(us: float) -> WidthPlan:
-        start = _multiple(course, scores, 1, us, "global")
+        start = _as_host(scores, _multiple(course, scores, 1, us, scope), scope)
+        budget = Budget.microseconds(us)
         return tailprune.plan_widths(
-            course.graph, _as_host(scores, start), latency=course.table, policy=policy, goal="better", reach=reach,
-            budget=Budget.microseconds(us),
-        )  # fmt: skip
+            course.graph, start, latency=course.table, policy=policy, goal="better", budget=budget
+        )
 
     return lambda us: _measured(course, lambda: at(us))
 
 
-def faster(course: Course, scores: ChannelScores) -> Planner:
+def faster(course: Course, scores: ChannelScores, scope: Scope = "global") -> Planner:
     """tailprune from a slower host, made faster at that host's importance until it takes this latency."""
 
     def at(us: float) -> WidthPlan:
@@ -82,7 +82,7 @@ def faster(course: Course, scores: ChannelScores) -> Planner:
         best = None
         for _ in range(HALVINGS):
             ratio = (few + many) / 2
-            start = tailprune.choose_host(scores, ratio, keep_one=True)
+            start = tailprune.choose_host(scores, ratio, scope=scope, keep_one=True)
             plan = tailprune.plan_widths(course.graph, start, latency=course.table, goal="faster")
             if plan.predicted_us > us:
                 few = ratio
@@ -156,9 +156,10 @@ def _multiple(course: Course, scores: ChannelScores, of: int, us: float, scope: 
     return tailprune.fixed_multiple(course.graph, scores, course.table, of, target_us=us, scope=scope)
 
 
-def _as_host(scores: ChannelScores, plan: WidthPlan) -> ChannelScores:
-    """These scores, with the channels that `plan` keeps as the host's choice, ranked over the whole network."""
-    groups = (dataclasses.replace(g, host_kept=plan.by_group[g.group].kept, scope="global") for g in scores.groups)
+def _as_host(scores: ChannelScores, plan: WidthPlan, scope: Scope) -> ChannelScores:
+    """These scores, with the channels that `plan` keeps as the host's choice, ranked in this scope."""
+    ranked_in = "global" if scope == "global" else ""
+    groups = (dataclasses.replace(g, host_kept=plan.by_group[g.group].kept, scope=ranked_in) for g in scores.groups)
     return dataclasses.replace(scores, groups=tuple(groups))
 
 

@@ -39,7 +39,7 @@ from recipes.stages import Stages
 from tailprune import WidthPlan
 
 err = Console(stderr=True)
-#: Training images of the short form: 25 steps of 128.
+#: Images of the short form: 100 steps of 32.
 SHORT_IMAGES = 3_200
 
 
@@ -78,8 +78,8 @@ def travel(
 ) -> nn.Module:
     """Dense network, pruning step by step, fine-tuning, checkpoint; the pruned network."""
     images = open_images(data, side=config.side, skip_corrupt=skip_corrupt, loaders=loaders)
-    if config.train_images and isinstance(images, ImageSet):
-        images = images.part(config.train_images)
+    if config.only_images and isinstance(images, ImageSet):
+        images = images.part(config.only_images).tested_on(config.only_images)
     images = images.to(device)
     journal = Journal(out, about_run(config)) if workers.first else None
     workers.wait()
