@@ -10,6 +10,7 @@ from PIL import Image
 from recipes.data import BINARY_RECORD, load_images
 from recipes.errors import RecipeError
 from recipes.images import augment, normalize, training_batches
+from recipes.packed import pack_images
 
 
 @pytest.fixture
@@ -177,3 +178,25 @@ def test_a_pass_shows_every_image_once_and_leaves_out_a_lone_last_one(tree):
     seen = [labels for _, labels in training_batches(images, batch=14, shift=1, generator=torch.Generator())]
     assert torch.bincount(torch.cat(seen)).tolist() == [7, 7]
     assert [len(p) for p, _ in training_batches(images, batch=13, shift=1, generator=torch.Generator())] == [13]
+
+
+def test_packed_images_are_read_back_and_other_files_refused(tree, tmp_path):
+    images = load_images(f"imagefolder:{tree('train/a', 'train/b', 'test/a', 'test/b')}", side=8)
+    pack_images(images, tmp_path / "set.safetensors")
+    again = load_images(f"packed:{tmp_path / 'set.safetensors'}")
+    assert (again.name, again.classes, again.flip) == (images.name, images.classes, images.flip)
+    assert torch.equal(again.train_images, images.train_images)
+    assert torch.equal(again.test_labels, images.test_labels)
+    (tmp_path / "other.safetensors").write_bytes(b"no images")
+    with pytest.raises(RecipeError, match=r"no packed image set .*python -m recipes\.data cifar10:DIR"):
+        load_images(f"packed:{tmp_path / 'other.safetensors'}")
+    with pytest.raises(RecipeError, match=r"Cannot write the images"):
+        pack_images(images, tmp_path / "absent" / "set.safetensors")
+
+
+def test_a_part_is_the_same_every_time(tree):
+    images = load_images(f"imagefolder:{tree('train/a', 'train/b', 'test/a', 'test/b', count=9)}", side=8)
+    part = images.part(6).tested_on(4)
+    assert (len(part.train_images), len(part.test_labels)) == (6, 4)
+    assert torch.equal(part.train_images, images.part(6).train_images)
+    assert set(part.train_labels.tolist()) <= {0, 1}
