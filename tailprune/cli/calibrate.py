@@ -66,6 +66,7 @@ def calibrate(
 def _time(device: str, dtype: str, *, quiet: bool) -> tuple[str, Timings]:
     """The calibration shapes on the GPU at hand, and its name."""
     timer = make_timer(device)
+    load_device(timer.environment.device)  # a CPU, or a card without a datasheet here: said before anything is timed
     shapes = calibration_shapes(dtype)
     timings: Timings = []
     with progress("calibrating", quiet=quiet) as report:

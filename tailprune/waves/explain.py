@@ -109,6 +109,8 @@ def explain_step(
         return because("wave", f"{_grid(one)} before, {_grid(two)} after")
     if one.num_tiles != two.num_tiles:
         return because("tile", f"{_grid(one)} before, {_grid(two)} after")
+    if one.slices != two.slices:
+        return because("tile", f"{one.slices} slices of k before, {two.slices} after, in {_grid(two)}")
     return because("unexplained", f"the grid stays the same: {_grid(one)}")
 
 

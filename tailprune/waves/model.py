@@ -143,10 +143,15 @@ class WaveModel:
         choice = product.likeliest(*dims, split_k=shape.op != "conv")
         by_arithmetic = choice.compute_us > choice.memory_us
         overhead = product.efficiency.overhead_us
-        bound = "overhead" if choice.busy_us < overhead else "compute" if by_arithmetic else "memory"
         tile = choice.tile
         return quantize(
-            gemm, tile_m=tile.m, tile_n=tile.n, wave_size=choice.wave_size, split_k=choice.split, bound=bound
+            gemm,
+            tile_m=tile.m,
+            tile_n=tile.n,
+            wave_size=choice.wave_size,
+            split_k=choice.split,
+            slices=int(-(-dims[2] // choice.split) * DTYPE_BYTES[shape.dtype] - 1) // tile.k_bytes + 1,
+            bound="overhead" if choice.busy_us < overhead else "compute" if by_arithmetic else "memory",
         )
 
     def alignment_slowdown(self, shape: LayerShape, in_channels: Any, out_channels: Any) -> Any:

@@ -13,7 +13,7 @@ class WaveProfile:
     """One kernel as a grid of thread blocks on one device.
 
     With B = num_tiles and V = wave_size: waves W = ceil(B / V), wave efficiency u = B / (W V). `tile_efficiency` is the share
-    of the tiles' area that is output. `tile`, `split_k` and `bound` say which kernel was assumed and what limits it.
+    of the tiles' area that is output. `tile`, `split_k`, `slices` (of k, in each tile) and `bound` say which kernel was assumed and what limits it.
 
     >>> profile = quantize(Gemm(m=12544, n=512, k=4608), tile_m=128, tile_n=128, wave_size=132)
     >>> profile.num_tiles, profile.num_waves, round(profile.tail_fill, 2)
@@ -25,6 +25,7 @@ class WaveProfile:
     tile_efficiency: float
     tile: tuple[int, int] = (0, 0)
     split_k: int = 1
+    slices: int = 0
     bound: str = ""  # compute | memory | overhead
 
     def __post_init__(self) -> None:
@@ -54,7 +55,9 @@ class WaveProfile:
         return self.num_tiles / (self.num_waves * self.wave_size)
 
 
-def quantize(gemm: Gemm, *, tile_m: int, tile_n: int, wave_size: int, split_k: int = 1, bound: str = "") -> WaveProfile:
+def quantize(
+    gemm: Gemm, *, tile_m: int, tile_n: int, wave_size: int, split_k: int = 1, slices: int = 0, bound: str = ""
+) -> WaveProfile:
     """The grid of one product: B = count x ceil(m / tile_m) x ceil(n / tile_n) x split_k thread blocks."""
     rows, columns = ceil_div(gemm.m, tile_m), ceil_div(gemm.n, tile_n)
     return WaveProfile(
@@ -63,6 +66,7 @@ def quantize(gemm: Gemm, *, tile_m: int, tile_n: int, wave_size: int, split_k: i
         tile_efficiency=gemm.m * gemm.n / (rows * tile_m * columns * tile_n),
         tile=(tile_m, tile_n),
         split_k=split_k,
+        slices=slices,
         bound=bound,
     )
 

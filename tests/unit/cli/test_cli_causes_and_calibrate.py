@@ -76,3 +76,11 @@ def test_a_damaged_calibration_is_refused(cli, tiny, tmp_path, text):
     ran = cli("steps", "-m", tiny, "-d", path, "--input-shape", "3,16,16", "-b", 8)
     assert ran.code == 1
     assert "error:" in ran.err
+
+
+def test_what_cannot_be_calibrated_is_said_before_anything_is_timed(cli, tmp_path):
+    ran = cli("calibrate", "-d", "cpu", "-o", tmp_path / "c.json")
+    assert ran.code == 1
+    assert "Unknown device" in ran.err
+    assert "is not at hand" in cli("calibrate", "-d", "h200", "-o", tmp_path / "c.json").err
+    assert "a .json file" in cli("calibrate", "-d", "h200", "-o", tmp_path / "c.txt").err

@@ -104,3 +104,10 @@ def test_a_measured_step_that_the_model_does_not_see_is_unexplained():
 def test_a_grid_of_nothing_is_refused(bad):
     with pytest.raises(InvalidShape, match="profiled grid"):
         KernelGrid(**bad)
+
+
+def test_one_more_slice_of_k_is_a_tile_step():
+    layer = LAYER.with_channels(in_channels=8, out_channels=256)
+    step = explain_step(MODEL, layer, layer.with_channels(in_channels=16))
+    assert MODEL.profile(layer).num_tiles == MODEL.profile(layer.with_channels(in_channels=16)).num_tiles
+    assert (step.cause, "slices of k" in step.detail) == ("tile", True)
