@@ -39,17 +39,21 @@ class GroupScores:
                 )
 
     @cached_property
+    def _values(self) -> tuple[float, ...]:
+        """What each offset is worth: the sum over its channels."""
+        block = len(self.scores) // self.granule
+        return tuple(sum(self.scores[offset::block]) for offset in range(block))
+
+    @cached_property
     def _order(self) -> tuple[int, ...]:
         """Offsets from first kept to last: the host's choice first, then by score, then by position."""
-        block = len(self.scores) // self.granule
-        value = [sum(self.scores[offset::block]) for offset in range(block)]
+        block, value = len(self._values), self._values
         kept = {channel % block for channel in self.host_kept or ()}
         return tuple(sorted(range(block), key=lambda offset: (offset not in kept, -value[offset], offset)))
 
     @cached_property
     def _kept_score(self) -> tuple[float, ...]:
-        block = len(self.scores) // self.granule
-        return tuple(accumulate((sum(self.scores[offset::block]) for offset in self._order), initial=0.0))
+        return tuple(accumulate((self._values[offset] for offset in self._order), initial=0.0))
 
     @property
     def width(self) -> int:
@@ -60,24 +64,28 @@ class GroupScores:
         return self.width if self.host_kept is None else len(self.host_kept)
 
     def kept_channels(self, width: int) -> tuple[int, ...]:
-        """Which channels to keep at this width, ascending. At the host's width these are the host's own."""
+        """Which channels to keep at this width, ascending: the host's own at its width, all of them at any wider one."""
         block = len(self.scores) // self.granule
         offsets = self._order[: self._units(width)]
         return tuple(sorted(offset + block * i for offset in offsets for i in range(self.granule)))
 
     def kept_score(self, width: int) -> float:
-        """V(width): the sum of the scores of the channels kept at this width."""
-        return self._kept_score[self._units(width)]
+        """V(width): the sum of the scores of the channels kept at this width.
+
+        A channel beyond the original width does not exist yet; it counts as much as the least of those that do.
+        """
+        units, known = self._units(width), len(self._values)
+        if units <= known:
+            return self._kept_score[units]
+        return self.total + (units - known) * min(self._values)
 
     @property
     def total(self) -> float:
         return self._kept_score[-1]
 
     def _units(self, width: int) -> int:
-        if width % self.granule or not 0 <= width <= self.width:
-            raise InvalidShape(
-                f"Group {self.group} cannot keep {width} of {self.width} channels; allowed: multiples of {self.granule}."
-            )
+        if width % self.granule or width < 0:
+            raise InvalidShape(f"Group {self.group} cannot have {width} channels; allowed: multiples of {self.granule}.")
         return width // self.granule
 
 

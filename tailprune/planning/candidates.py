@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import lcm
 from typing import Literal, get_args
 
 from ..core.errors import InvalidShape
@@ -17,7 +18,7 @@ Policy = Literal["snap", "shrink", "grow", "nearest", "reallocate"]
 #: `reallocate` keeps at least this share of the host's width: a linear score lets early layers collapse.
 REALLOCATE_FLOOR = 0.5
 #: Widths of one group that a solver chooses from: tables grow with its square, one look-up a cell.
-MAX_CHOICES = 32
+MAX_CHOICES = 64
 #: A step counts towards `reach` if its riser is at least this share of the curve's largest, in microseconds. On the CPUs
 #: tried, true steps (vector width) differ by a factor of two; alignment notches and noise stay below a fifth of them.
 STEP_SHARE = 1 / 3
@@ -43,19 +44,23 @@ def candidate_widths(
     min_widths: Mapping[str, int] | None = None,
     max_widths: Mapping[str, int] | None = None,
     frozen: Collection[str] = (),
+    every: int | None = None,
+    floor: float = REALLOCATE_FLOOR,
 ) -> Candidates:
     """Which widths may each group take?
 
     Edges are the undominated ones of the group's curve with all other groups dense: where odd widths are slow, every
     width ends a plateau, but few are faster than all larger ones. An edge is a **step** if its riser is at least
     STEP_SHARE of the curve's largest, in microseconds: notches and noise are edges too, and must not use up the reach.
-    The original width is a step, and the widest. With h the host's width:
+    The widest width is a step, too: the original one, unless `max_widths` lies above it. With h the host's width:
 
         snap        h, and every edge from the `reach`-th step below h to the `reach`-th step above
         shrink      the step at or below h, h itself where there is none
-        grow        the step at or above h
+        grow        h, and every edge from h to the `reach`-th step above
         nearest     the step nearest to h, the wider one of two equally near
-        reallocate  h, and every edge from half of h up; of more than MAX_CHOICES an even selection, with a warning
+        reallocate  h, and every edge from `floor` x h up; of more than MAX_CHOICES an even selection, with a warning
+
+    With `every`, snap, grow and reallocate choose from every multiple of it in that range, edge or not.
 
     Groups that are frozen, not prunable or without scores stay at h. `min_widths` and `max_widths` bind harder than
     the policy: where they exclude all it allows, the width closest to h within them is taken.
@@ -65,6 +70,10 @@ def candidate_widths(
     if isinstance(reach, bool) or not isinstance(reach, int) or reach < 1:
         raise InvalidShape(f"reach must be a whole number of at least 1, got {reach!r}.")
     costs = LayerCosts.over(latency)
+    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        raise InvalidShape(f"every must be a whole number of at least 1, got {every!r}.")
+    if not 0 <= floor <= 1:
+        raise InvalidShape(f"floor must lie in 0..1, a share of the host's width, got {floor!r}.")
     low, high = min_widths or {}, max_widths or {}
     for group_id in (*low, *high, *frozen):
         graph.group(group_id)
@@ -86,18 +95,21 @@ def candidate_widths(
         if not group.prunable or group.id in frozen or not graph.layers_of(group.id):
             widths[group.id] = (host,)
             continue
-        key = _role(graph, group)
+        widest = max(group.width, high.get(group.id, group.width))
+        key = (_role(graph, group), widest)
         if key not in seen:
-            staircase = detect_steps(costs.curve(graph, group, group.grid))
-            seen[key] = _edges_and_steps(staircase, group.width)
-            unknown = sum(not staircase.covers(width) for width in group.grid)
+            grid = range(group.grid.start, widest + 1, group.granule)
+            staircase = detect_steps(costs.curve(graph, group, grid))
+            seen[key] = _edges_and_steps(staircase, widest)
+            unknown = sum(not staircase.covers(width) for width in grid)
             if unknown:
                 warnings.append(
-                    f"{group.id}: {unknown} of {len(group.grid)} widths have no latency, edges there are not seen"
+                    f"{group.id}: {unknown} of {len(grid)} widths have no latency, edges there are not seen"
                 )
         edges[group.id], steps[group.id] = seen[key]
-        allowed = _allowed(edges[group.id], steps[group.id], host, policy, reach)
-        if len(allowed) > MAX_CHOICES:
+        choices = edges[group.id] if every is None else _multiples(group, every, widest)
+        allowed = _allowed(choices, steps[group.id], host, policy, reach, floor)
+        if len(allowed) > MAX_CHOICES and every is None:
             warnings.append(
                 f"{group.id}: {len(allowed)} allowed widths were thinned to {MAX_CHOICES}; the gap is against those"
             )
@@ -115,27 +127,36 @@ def _role(graph: ModelGraph, group: ChannelGroup) -> object:
     return group.width, group.granule, group.min_width, tuple(places)
 
 
-def _edges_and_steps(staircase: Staircase, original: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _edges_and_steps(staircase: Staircase, widest: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     worth = set(staircase.curve.widths) - set(dominated_widths(staircase.curve))
     riser_us = {p.high: p.riser * p.high_us for p in staircase.plateaus if p.high in worth}
     least = STEP_SHARE * max(riser_us.values(), default=0.0)
     steps = {width for width, us in riser_us.items() if us > 0 and us >= least}
-    return tuple(sorted({*riser_us, original})), tuple(sorted({*steps, original}))
+    return tuple(sorted({*riser_us, widest})), tuple(sorted({*steps, widest}))
 
 
-def _allowed(edges: tuple[int, ...], steps: tuple[int, ...], host: int, policy: Policy, reach: int) -> tuple[int, ...]:
+def _multiples(group: ChannelGroup, every: int, widest: int) -> tuple[int, ...]:
+    """Every multiple up to the widest; the original width counts as one."""
+    step = lcm(every, group.granule)
+    return tuple(sorted({*range(step, widest + 1, step), group.width}))
+
+
+def _allowed(
+    choices: tuple[int, ...], steps: tuple[int, ...], host: int, policy: Policy, reach: int, floor: float
+) -> tuple[int, ...]:
     below = [step for step in steps if step < host]
     above = [step for step in steps if step > host]
     if policy == "snap":
         lowest, highest = (below[-reach:] or [host])[0], (above[:reach] or [host])[-1]
-        return tuple(sorted({host, *(edge for edge in edges if lowest <= edge <= highest)}))
+        return tuple(sorted({host, *(width for width in choices if lowest <= width <= highest)}))
+    if policy == "grow":
+        highest = (above[:reach] or [host])[-1]
+        return tuple(sorted({host, *(width for width in choices if host <= width <= highest)}))
     if policy == "reallocate":
-        return tuple(sorted({host, *(edge for edge in edges if edge >= REALLOCATE_FLOOR * host)}))
+        return tuple(sorted({host, *(width for width in choices if width >= floor * host)}))
     at = [host] if host in steps else []
     if policy == "shrink":
         return tuple((at or below or [host])[-1:])
-    if policy == "grow":
-        return tuple((at or above or [host])[:1])
     return (min(steps, key=lambda step: (abs(step - host), -step)),)
 
 
@@ -155,7 +176,11 @@ def _bounded(
     inside = tuple(width for width in allowed if floor <= width <= ceiling)
     if inside:
         return inside
-    reachable = [width for width in range(group.granule, group.width + 1, group.granule) if floor <= width <= ceiling]
+    reachable = [
+        width
+        for width in range(group.granule, max(group.width, ceiling) + 1, group.granule)
+        if floor <= width <= ceiling
+    ]
     if not reachable:
         raise InvalidShape(
             f"Group {group.id} of {group.width} channels (granule {group.granule}) has no width in {floor}..{ceiling}. "

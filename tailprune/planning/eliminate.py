@@ -16,7 +16,7 @@ from .tree import Tree, build_tree
 MAX_PRICES = 60
 #: Windows above the bound, as shares of what separates it from the best vertex: the nearer the optimum lies, the less
 #: there is to look at, so each is tried before the next.
-WINDOWS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0)
+WINDOWS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
 def solve_by_elimination(
@@ -77,14 +77,14 @@ def _best_price(
     by_time = objective.minimise == "time"
     fixed, fixed_other = (problem.fixed_time, 0) if by_time else (0, problem.fixed_time)
 
-    def at(weight: float, other_weight: float) -> tuple[int, int, Priced, Positions]:
+    def at(tree: Tree, weight: float, other_weight: float) -> tuple[int, int, Priced, Positions]:
         priced = price(tree, *((weight, other_weight) if by_time else (other_weight, weight)))
         positions = priced.cheapest()
         first, second = problem.time(positions), problem.loss(positions)
         return (first, second, priced, positions) if by_time else (second, first, priced, positions)
 
-    cheap = at(1.0, 0.0)
-    safe = at(0.0, 1.0)
+    cheap = at(tree, 1.0, 0.0)
+    safe = at(tree, 0.0, 1.0)
     if cheap[1] <= objective.limit:
         return cheap[2], cheap[0], [cheap[3]]
     if safe[1] > objective.limit:
@@ -94,7 +94,7 @@ def _best_price(
         if safe[0] <= cheap[0] or time.monotonic() > deadline:
             break
         price_now = (safe[0] - cheap[0]) / (cheap[1] - safe[1])
-        middle = at(1.0, price_now)
+        middle = at(tree, 1.0, price_now)
         value = middle[2].least + fixed + price_now * (fixed_other - objective.limit)
         if value > bound:
             bound, best = value, middle[2]
@@ -106,5 +106,7 @@ def _best_price(
             safe = middle
         else:
             cheap = middle
+        # what lies further above the bound than the best plan known beats nothing: each step has less to look at
+        tree = middle[2].narrowed(safe[0] - value)
     doubt = DOUBT * (abs(best.least) + abs(best.weights[1 if by_time else 0] * objective.limit)) + 1.0
     return best, int(np.floor(bound - doubt)), known

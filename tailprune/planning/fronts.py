@@ -36,42 +36,40 @@ class Plans:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Front:
-    """Partial plans of a subtree: their state (of the separator, ascending), their position of the bucket's variable,
-    and which point of each child's front they are made of. `first[s]` is where the points of state s begin."""
+    """Partial plans of a subtree: their position of the bucket's variable, and which point of each child's front they
+    are made of. `first[s]` is where those of state s of the separator begin; within a state they are ordered by their
+    excess over its cheapest, and `key` is  s x (more than the window) + excess,  ascending throughout."""
 
-    state: Index
     time: Integers
     loss: Integers
     position: Index
     parts: tuple[Index, ...]
+    key: NDArray[np.floating]
     first: Index
 
 
-def plans_near(priced: Priced, window: float, *, deadline: float) -> Plans:
+def plans_near(priced: Priced, window: float, *, deadline: float, most: int = MAX_POINTS) -> Plans:
     """All undominated plans that cost at most `priced.least + window`, fixed layers aside.
 
     At weights (a, b) a partial plan is dropped when  a time + b loss + (the least that all else adds)  exceeds the
     ceiling, and when another of the same state of its separator is no worse in both. Both keep every plan that is
-    undominated and below the ceiling, up to equals in (time, loss). Raises OutOfRoom.
+    undominated and below the ceiling, up to equals in (time, loss). Raises OutOfRoom for more than `most` partial
+    plans at once, or when the time is up.
     """
     ceiling = priced.least + window
     ceiling += DOUBT * (abs(priced.least) + abs(ceiling)) + 1e-3
-    _, through = priced.outside()
-    allowed = [np.flatnonzero(cost <= ceiling) for cost in through]
-    if not all(len(positions) for positions in allowed):
-        return _no_plans(len(allowed))
-    tree = priced.tree.restricted(allowed)
+    tree = priced.narrowed(window)
     small = price(tree, *priced.weights)
-    outside, _ = small.outside()
+    outside, _ = small.outside
     fronts: list[_Front] = []
     for i in range(len(tree.buckets)):
         if time.monotonic() > deadline:
             raise OutOfRoom
-        fronts.append(_front(small, i, fronts, outside[i], ceiling))
-    return _read_off(tree, fronts, allowed)
+        fronts.append(_front(small, i, fronts, outside[i], ceiling, most))
+    return _read_off(tree, fronts)
 
 
-def _front(small: Priced, i: int, fronts: list[_Front], outside: NDArray, ceiling: float) -> _Front:
+def _front(small: Priced, i: int, fronts: list[_Front], outside: NDArray, ceiling: float, most: int) -> _Front:
     tree, (time_weight, loss_weight) = small.tree, small.weights
     bucket = tree.buckets[i]
     cells = int(np.prod([float(size) for size in bucket.shape]))
@@ -86,36 +84,42 @@ def _front(small: Priced, i: int, fronts: list[_Front], outside: NDArray, ceilin
     for factor in bucket.factors:
         ticks, losses = ticks + factor.time, losses + factor.loss
     spent, lost = ticks.ravel()[cell], losses.ravel()[cell]
-    waiting = belief.ravel()[cell] - (time_weight * spent + loss_weight * lost)  # children and outside
+    slack = ceiling - belief.ravel()[cell]  # what each may cost beyond its cheapest completion
+    span = 1.0 + 2.0 * (ceiling - small.least)
     coordinates = dict(zip(bucket.scope, np.unravel_index(cell, bucket.shape), strict=True))
     origin = np.arange(len(cell))
     parts: tuple[Index, ...] = ()
     for child in bucket.children:
         front, below = fronts[child], tree.buckets[child]
-        state = np.ravel_multi_index([coordinates[v] for v in below.separator], below.shape[1:])
-        waiting = waiting - small.minima[child].ravel()[state]
-        here = state[origin]
-        counts = front.first[here + 1] - front.first[here]
+        state = np.ravel_multi_index([coordinates[v] for v in below.separator], below.shape[1:])[origin]
+        first = front.first[state]
+        # of a child's points in order of excess, just those that the slack allows
+        counts = np.searchsorted(front.key, state * span + slack, side="right") - first
         total = int(counts.sum())
-        if total > MAX_POINTS:
+        if total > most:
             raise OutOfRoom
-        left = np.repeat(np.arange(len(here)), counts)
-        right = np.arange(total) - np.repeat(np.cumsum(counts) - counts - front.first[here], counts)
+        left = np.repeat(np.arange(len(state)), counts)
+        right = np.arange(total) - np.repeat(np.cumsum(counts) - counts - first, counts)
+        slack = slack[left] - (front.key[right] - state[left] * span)
         spent, lost, origin = spent[left] + front.time[right], lost[left] + front.loss[right], origin[left]
-        keep = np.flatnonzero(time_weight * spent + loss_weight * lost + waiting[origin] <= ceiling)
-        keep = keep[_undominated(origin[keep], spent[keep], lost[keep])]
-        spent, lost, origin = spent[keep], lost[keep], origin[keep]
+        keep = _undominated(origin, spent, lost)
+        spent, lost, origin, slack = spent[keep], lost[keep], origin[keep], slack[keep]
         parts = (*(part[left[keep]] for part in parts), right[keep])
     states = outside.size
     state = cell[origin] % states  # the bucket's own variable is the first axis of its scope
     best = _undominated(state, spent, lost)
+    state = state[best]
+    excess = time_weight * spent[best] + loss_weight * lost[best] - small.minima[i].ravel()[state]
+    key = state * span + np.maximum(excess, 0.0)
+    order = np.argsort(key, kind="stable")
+    best, state = best[order], state[order]
     return _Front(
-        state=state[best],
         time=spent[best],
         loss=lost[best],
         position=cell[origin[best]] // states,
         parts=tuple(part[best] for part in parts),
-        first=np.searchsorted(state[best], np.arange(states + 1)),
+        key=key[order],
+        first=np.searchsorted(state, np.arange(states + 1)),
     )
 
 
@@ -131,7 +135,7 @@ def _undominated(state: Index, spent: Integers, lost: Integers) -> Index:
     return order[keep]
 
 
-def _read_off(tree: Tree, fronts: list[_Front], allowed: list[Index]) -> Plans:
+def _read_off(tree: Tree, fronts: list[_Front]) -> Plans:
     """Join the roots, and follow every plan down to the positions it is made of."""
     spent, lost = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
     chosen: dict[int, Index] = {}
@@ -151,11 +155,6 @@ def _read_off(tree: Tree, fronts: list[_Front], allowed: list[Index]) -> Plans:
         positions[:, bucket.variable] = front.position[point]
         for child, part in zip(bucket.children, front.parts, strict=True):
             chosen[child] = part[point]
-    for v, places in enumerate(allowed):
+    for v, places in enumerate(tree.kept):
         positions[:, v] = places[positions[:, v]]
     return Plans(time=spent, loss=lost, positions=positions)
-
-
-def _no_plans(variables: int) -> Plans:
-    none = np.zeros(0, dtype=np.int64)
-    return Plans(time=none, loss=none, positions=np.zeros((0, variables), dtype=np.intp))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -14,7 +15,7 @@ from .tree import Bucket, Tree, spread
 
 Floats = NDArray[np.float64]
 #: Cells up to which an elimination is one array operation; larger ones go position by position, through the cache.
-AT_ONCE = 50_000
+AT_ONCE = 20_000
 #: Sums of doubles are off by less than this share; bounds are lowered and windows widened by it, so that nothing good is lost.
 DOUBT = 1e-11
 
@@ -38,7 +39,7 @@ class Priced:
         return float(sum(float(self.minima[root]) for root in self.tree.roots))
 
     def cheapest(self) -> Positions:
-        """The plan that costs `least`."""
+        """The plan that costs `least`, in the problem's positions."""
         positions = [0] * len(self.tree.buckets)
         for bucket, parts in zip(reversed(self.tree.buckets), reversed(self.parts), strict=True):
             place = [positions[v] for v in bucket.separator]
@@ -47,8 +48,9 @@ class Priced:
                 seen = tuple(p if n > 1 else 0 for p, n in zip(place, part.shape[1:], strict=True))
                 row += np.moveaxis(part, 0, -1)[seen]
             positions[bucket.variable] = int(row.argmin())
-        return tuple(positions)
+        return tuple(int(kept[p]) for kept, p in zip(self.tree.kept, positions, strict=True))
 
+    @cached_property
     def outside(self) -> tuple[list[Floats], list[Floats]]:
         """What everything else adds at least: (per bucket, outside its subtree, by separator), and the cost of the
         cheapest plan at every position (per variable)."""
@@ -72,6 +74,13 @@ class Priced:
             for child, belief in zip(bucket.children, beliefs, strict=True):
                 outside[child] = belief - self.minima[child]
         return outside, through
+
+    def narrowed(self, window: float) -> Tree:
+        """The tree without the positions that no plan within `least + window` takes; the cheapest plan stays."""
+        ceiling = self.least + max(window, 0.0)
+        ceiling += DOUBT * (abs(self.least) + abs(ceiling)) + 1e-3
+        _, through = self.outside
+        return self.tree.restricted([np.flatnonzero(cost <= ceiling) for cost in through])
 
     def _separator_shape(self, i: int) -> tuple[int, ...]:
         return self.tree.buckets[i].shape[1:]
@@ -100,11 +109,18 @@ def slabs(shape: tuple[int, ...], parts: Sequence[Floats]) -> Iterator[tuple[int
     """The sum of parts over a whole scope, in runs of positions of its first axis: (first position, values)."""
     rest = prod(shape[1:])
     step = max(1, AT_ONCE // max(rest, 1))
+    ordered = sorted(parts, key=lambda part: part.size)
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
-        total: Floats = np.zeros((stop - start, *shape[1:]))
-        for part in parts:
-            total += part[start:stop] if part.shape[0] > 1 else part
+        total: Floats = np.empty((stop - start, *shape[1:]))
+        pieces = [part[start:stop] if part.shape[0] > 1 else part for part in ordered]
+        if len(pieces) == 1:
+            total[:] = pieces[0]
+        else:
+            small = pieces[0]
+            for piece in pieces[1:-1]:
+                small = small + piece
+            np.add(small, pieces[-1], out=total)
         yield start, total
 
 

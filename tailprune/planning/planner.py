@@ -10,7 +10,7 @@ from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores
-from .candidates import Candidates, Policy, candidate_widths
+from .candidates import REALLOCATE_FLOOR, Candidates, Policy, candidate_widths
 from .costs import TICKS_PER_US, LayerCosts
 from .describe import write_plan
 from .problem import UNITS_OF_IMPORTANCE, Objective, Problem, Solution, build_problem
@@ -18,7 +18,7 @@ from .solve import Solver, solve
 
 Goal = Literal["faster", "better"]
 #: Policies that leave one width a group, so that nothing is left to optimise.
-PLAIN = ("shrink", "grow", "nearest")
+PLAIN = ("shrink", "nearest")
 
 
 def plan_widths(
@@ -33,6 +33,8 @@ def plan_widths(
     min_widths: Mapping[str, int] | None = None,
     max_widths: Mapping[str, int] | None = None,
     frozen: Collection[str] = (),
+    every: int | None = None,
+    floor: float = REALLOCATE_FLOOR,
     solver: Solver = "auto",
     time_limit_s: float = 10.0,
 ) -> WidthPlan:
@@ -45,11 +47,12 @@ def plan_widths(
 
     over the widths the policy allows (`candidate_widths`). Equal T prefers the higher V, equal V the lower T. The
     host's own widths are always allowed, so the plan is never slower than the host and never scores less; where no
-    widths are better, the plan is the host (`status="host"`) and says so. `shrink`, `grow` and `nearest` follow their
-    rule without optimising, and promise neither.
+    widths are better, the plan is the host (`status="host"`) and says so. `shrink` and `nearest` follow their rule
+    without optimising, and promise neither.
 
+    `every`, `floor`, `reach`, `min_widths`, `max_widths` and `frozen` shape the choice as `candidate_widths` says.
     `policy` is `snap` by default; for scores without a host, and a budget, it is `reallocate`. `goal` is `faster` by
-    default, `better` with a budget; `faster` with a budget must reach it at the host's score. `optimality_gap` is the
+    default, `better` with a budget and when growing; `faster` with a budget must reach it at the host's score. `optimality_gap` is the
     share by which a better plan could still undercut this one's latency, or exceed its importance; None: not known.
 
     >>> from tailprune.core.graph import ChannelGroup, Layer, WidthExpr
@@ -75,11 +78,11 @@ def plan_widths(
         raise InvalidShape(f"time_limit_s must be positive, got {time_limit_s!r}.")
     hostless = all(g.host_kept is None for g in scores.groups)
     chosen_policy: Policy = policy or ("reallocate" if hostless and budget is not None else "snap")
-    chosen_goal: Goal = goal or ("faster" if budget is None else "better")
+    chosen_goal: Goal = goal or ("faster" if budget is None and chosen_policy != "grow" else "better")
     costs = LayerCosts.over(latency)
     candidates = candidate_widths(
         graph, scores, costs, policy=chosen_policy, reach=reach,
-        min_widths=min_widths, max_widths=max_widths, frozen=frozen,
+        min_widths=min_widths, max_widths=max_widths, frozen=frozen, every=every, floor=floor,
     )  # fmt: skip
     problem = build_problem(graph, scores, costs, candidates.widths)
     host_widths = {**graph.widths, **scores.host_widths}

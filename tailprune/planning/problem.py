@@ -187,8 +187,8 @@ def importance_units(scores: ChannelScores, widths: Mapping[str, int]) -> int:
 
 
 def value_units(scores: ChannelScores, group: str, width: int) -> int:
-    """V_group(width) as an integer; a width above the original keeps everything and adds nothing."""
-    return round(scores.value(group, min(width, scores.by_group[group].width)) * UNITS_OF_IMPORTANCE)
+    """V_group(width) as an integer."""
+    return round(scores.value(group, width) * UNITS_OF_IMPORTANCE)
 
 
 def build_problem(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .problem import Integers, Problem
+from .dominance import worthwhile
+from .problem import Problem
+from .structure import Integers
 
 #: Cells of the largest elimination (its variable and separator), and of a table spread over the groups of a sum.
 MAX_CELLS = 4_000_000
@@ -40,13 +42,34 @@ class Bucket:
     def separator(self) -> tuple[int, ...]:
         return self.scope[1:]
 
+    def restricted(self, allowed: list[NDArray[np.intp]]) -> Bucket:
+        """The same elimination over fewer positions of every variable."""
+        return replace(
+            self,
+            shape=tuple(len(allowed[v]) for v in self.scope),
+            factors=tuple(
+                Factor(time=self._picked(factor.time, allowed), loss=self._picked(factor.loss, allowed))
+                for factor in self.factors
+            ),
+        )
+
+    def _picked(self, values: Integers, allowed: list[NDArray[np.intp]]) -> Integers:
+        for axis, v in enumerate(self.scope):
+            if values.shape[axis] > len(allowed[v]):
+                values = values.take(allowed[v], axis=axis) if values.shape[axis] > 1 else values
+        return values
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tree:
-    """Buckets in order of elimination: children come before their parent, a root's separator is empty."""
+    """Buckets in order of elimination: children come before their parent, a root's separator is empty.
+
+    `kept` are the problem's positions of every variable that the tree's positions stand for.
+    """
 
     buckets: tuple[Bucket, ...]
     parents: tuple[int, ...]  # -1 for a root
+    kept: tuple[NDArray[np.intp], ...]
 
     @property
     def roots(self) -> tuple[int, ...]:
@@ -54,32 +77,12 @@ class Tree:
 
     def restricted(self, allowed: list[NDArray[np.intp]]) -> Tree:
         """The same tree over fewer positions of every variable."""
+        whole = [len(positions) == len(before) for positions, before in zip(allowed, self.kept, strict=True)]
         return Tree(
-            buckets=tuple(
-                Bucket(
-                    variable=bucket.variable,
-                    scope=bucket.scope,
-                    shape=tuple(len(allowed[v]) for v in bucket.scope),
-                    factors=tuple(
-                        Factor(
-                            time=_picked(factor.time, bucket.scope, allowed),
-                            loss=_picked(factor.loss, bucket.scope, allowed),
-                        )
-                        for factor in bucket.factors
-                    ),
-                    children=bucket.children,
-                )
-                for bucket in self.buckets
-            ),
+            buckets=tuple(b if all(whole[v] for v in b.scope) else b.restricted(allowed) for b in self.buckets),
             parents=self.parents,
+            kept=tuple(before[positions] for before, positions in zip(self.kept, allowed, strict=True)),
         )
-
-
-def _picked(values: Integers, scope: tuple[int, ...], allowed: list[NDArray[np.intp]]) -> Integers:
-    picks = [
-        allowed[v] if size > 1 else np.zeros(1, dtype=np.intp) for v, size in zip(scope, values.shape, strict=True)
-    ]
-    return values[np.ix_(*picks)]
 
 
 def spread(values: NDArray, axes: tuple[int, ...], scope: tuple[int, ...]) -> NDArray:
@@ -89,7 +92,7 @@ def spread(values: NDArray, axes: tuple[int, ...], scope: tuple[int, ...]) -> ND
 
 
 def build_tree(problem: Problem) -> Tree | None:
-    """Eliminate in min-fill order; None where an elimination would exceed MAX_CELLS."""
+    """Drop widths that no plan needs, then eliminate in min-fill order; None where that would exceed MAX_CELLS."""
     if not problem.complete:
         return None
     sizes = [len(allowed) for allowed in problem.structure.candidates]
@@ -99,21 +102,26 @@ def build_tree(problem: Problem) -> Tree | None:
         if prod(sizes[v] for v in variables) > MAX_CELLS:
             return None
         parts[variables] = parts.get(variables, 0) + problem.spread_table(table, variables)
+    kept = worthwhile(parts, problem.losses)
+    parts = {variables: ticks[np.ix_(*(kept[v] for v in variables))] for variables, ticks in parts.items()}
+    sizes = [len(positions) for positions in kept]
     order, separators = elimination_order(sizes, parts)
     place = {v: i for i, v in enumerate(order)}
     scopes = [(v, *sorted(separators[v], key=place.__getitem__)) for v in order]
     if any(prod(sizes[v] for v in scope) > MAX_CELLS for scope in scopes):
         return None
-    factors: list[list[Factor]] = [[] for _ in order]
+    factors: list[dict[tuple[int, ...], Factor]] = [{} for _ in order]
     for variables, ticks in parts.items():
         by_order = sorted(range(len(variables)), key=lambda i: place[variables[i]])
         axes = tuple(variables[i] for i in by_order)
         home = place[axes[0]]
         time = spread(ticks.transpose(by_order), axes, scopes[home])
-        factors[home].append(Factor(time=time, loss=np.zeros([1] * time.ndim, dtype=np.int64)))
+        factors[home][axes] = Factor(time=time, loss=np.zeros([1] * time.ndim, dtype=np.int64))
     for v, loss in enumerate(problem.losses):
-        shaped = spread(loss, (v,), scopes[place[v]])
-        factors[place[v]].append(Factor(time=np.zeros([1] * shaped.ndim, dtype=np.int64), loss=shaped))
+        home = place[v]
+        alone = factors[home].get((v,))
+        shaped = spread(loss[kept[v]], (v,), scopes[home])
+        factors[home][v,] = Factor(time=np.zeros_like(shaped) if alone is None else alone.time, loss=shaped)
     parents = tuple(place[scope[1]] if len(scope) > 1 else -1 for scope in scopes)
     children: list[list[int]] = [[] for _ in order]
     for child, parent in enumerate(parents):
@@ -125,12 +133,13 @@ def build_tree(problem: Problem) -> Tree | None:
                 variable=scope[0],
                 scope=scope,
                 shape=tuple(sizes[v] for v in scope),
-                factors=tuple(factors[i]),
+                factors=tuple(factors[i].values()),
                 children=tuple(children[i]),
             )
             for i, scope in enumerate(scopes)
         ),
         parents=parents,
+        kept=tuple(kept),
     )
 
 

@@ -34,7 +34,7 @@ def one(width: int, kept: int, *, prunable: bool = True) -> tuple[ModelGraph, Ch
         ("snap", 1, 40, (32, 40, 48)), ("snap", 2, 40, (16, 32, 40, 48, 64)), ("snap", 1, 48, (32, 48, 64)),
         ("snap", 1, 7, (7, 16)), ("snap", 1, 98, (96, 98, 100)), ("snap", 1, 100, (96, 100)), ("snap", 9, 20, (16, 20, 32, 48, 64, 80, 96, 100)),
         ("shrink", 1, 40, (32,)), ("shrink", 1, 48, (48,)), ("shrink", 1, 7, (7,)),
-        ("grow", 1, 40, (48,)), ("grow", 1, 48, (48,)), ("grow", 1, 99, (100,)),
+        ("grow", 1, 40, (40, 48)), ("grow", 1, 48, (48, 64)), ("grow", 2, 41, (41, 48, 64)), ("grow", 1, 99, (99, 100)),
         ("nearest", 1, 37, (32,)), ("nearest", 1, 40, (48,)), ("nearest", 1, 3, (16,)),
         ("reallocate", 1, 70, (48, 64, 70, 80, 96, 100)),
     ],
@@ -54,7 +54,7 @@ def notched(shape):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize(
     ("policy", "kept", "expected"),
-    [("snap", 42, (32, 35, 40, 42, 45, 48)), ("shrink", 42, (32,)), ("grow", 42, (48,)), ("nearest", 41, (48,))],
+    [("snap", 42, (32, 35, 40, 42, 45, 48)), ("shrink", 42, (32,)), ("grow", 42, (42, 45, 48)), ("nearest", 41, (48,))],
 )
 def test_notches_are_candidates_but_use_up_no_reach(policy: str, kept: int, expected: tuple[int, ...]) -> None:
     graph, scores = one(96, kept)
@@ -147,13 +147,36 @@ def test_edges_that_a_larger_width_beats_are_no_choice() -> None:
 
 
 def test_too_many_choices_are_thinned_with_a_word() -> None:
-    graph, scores = one(200, 101)
+    graph, scores = one(300, 151)
     found = candidate_widths(
         graph, scores, FormulaSource(lambda s: 1.05 ** ((s.out_channels + 1) // 2)), policy="reallocate"
     )
     assert len(found.edges["g"]) > 80
     allowed = found.widths["g"]
-    assert len(allowed) == 32
-    assert {101, 200} <= set(allowed)
-    assert allowed[0] == 52
-    assert any("thinned to 32" in w for w in found.warnings)
+    assert len(allowed) == 64
+    assert {151, 300} <= set(allowed)
+    assert allowed[0] == 76
+    assert any("thinned to 64" in w for w in found.warnings)
+
+
+def test_every_multiple_on_demand_down_to_any_floor() -> None:
+    graph, scores = one(100, 40)
+    source = FormulaSource(stairs)
+    found = candidate_widths(graph, scores, source, policy="reallocate", every=8)
+    assert found.widths == {"g": (24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 100)}
+    found = candidate_widths(graph, scores, source, policy="reallocate", every=24, floor=0.0)
+    assert found.widths == {"g": (24, 40, 48, 72, 96, 100)}
+    assert candidate_widths(graph, scores, source, every=4).widths == {"g": (32, 36, 40, 44, 48)}
+    for bad, text in (({"every": 0}, "every must be"), ({"floor": 1.5}, "floor must lie in 0..1")):
+        with pytest.raises(InvalidShape, match=text):
+            candidate_widths(graph, scores, source, **bad)
+
+
+def test_widths_above_the_original_where_a_limit_allows_them() -> None:
+    graph, scores = one(100, 90)
+    source = FormulaSource(stairs)
+    assert candidate_widths(graph, scores, source, policy="grow", reach=9).widths == {"g": (90, 96, 100)}
+    found = candidate_widths(graph, scores, source, policy="grow", reach=9, max_widths={"g": 130})
+    assert found.widths == {"g": (90, 96, 112, 128, 130)}
+    found = candidate_widths(graph, scores, source, policy="reallocate", every=32, max_widths={"g": 130})
+    assert found.widths == {"g": (64, 90, 96, 100, 128)}

@@ -175,9 +175,9 @@ def test_plain_policies_confess_what_they_lose() -> None:
     graph = one_layer()
     sloped = FormulaSource(lambda s: 10.0 * math.ceil(s.out_channels / 16) + 0.01 * s.out_channels)
     shrunk = plan_widths(graph, scored(graph, 20), latency=sloped, policy="shrink")
-    grown = plan_widths(graph, scored(graph, 20), latency=sloped, policy="grow")
+    nearest = plan_widths(graph, scored(graph, 25), latency=sloped, policy="nearest")
     assert any("keeps less importance" in w for w in shrunk.warnings)
-    assert any("slower than the host" in w for w in grown.warnings)
+    assert any("slower than the host" in w for w in nearest.warnings)
     assert (shrunk.goal, shrunk.optimality_gap, shrunk.status) == ("rule", None, "feasible")
 
 
@@ -206,8 +206,8 @@ def test_faster_with_a_budget_must_reach_it_at_the_hosts_score() -> None:
     source = FormulaSource(lambda s: 10.0 * math.ceil(s.out_channels / 16))
     with pytest.raises(NoPlan, match=r"cheapest plan at the host's importance, 20\.0 us"):
         plan_widths(graph, scored(graph, 20), latency=source, goal="faster", budget=Budget.microseconds(15))
-    with pytest.raises(NoPlan, match=r"the only plan of policy grow, 20\.0 us"):
-        plan_widths(graph, scored(graph, 20), latency=source, policy="grow", budget=Budget.microseconds(15))
+    with pytest.raises(NoPlan, match=r"the only plan of policy nearest, 20\.0 us"):
+        plan_widths(graph, scored(graph, 25), latency=source, policy="nearest", budget=Budget.microseconds(15))
     host = plan_widths(graph, scored(graph, 20), latency=source, budget=Budget.host())
     assert (host.budget_us, host.predicted_us, host.goal) == (20.0, 20.0, "better")
 
@@ -304,3 +304,34 @@ def test_fixed_multiples_lose_to_the_planner_at_their_own_latency() -> None:
             graph, host, latency=source, policy="reallocate", budget=Budget.microseconds(rival.predicted_us)
         )
         assert ours.importance >= rival.importance - 0.01
+
+
+def test_growing_fills_what_is_free_and_what_a_budget_allows() -> None:
+    graph = one_layer(40)
+    source = FormulaSource(lambda s: 10.0 * math.ceil(s.out_channels / 16))
+    free = plan_widths(graph, scored(graph, 20), latency=source, policy="grow", reach=3)
+    assert (free.widths, free.predicted_us, free.goal) == ({"g": 32}, free.host_us, "better")
+    dense = scored(graph, 40)
+    assert plan_widths(graph, dense, latency=source, policy="grow").status == "host"
+    wide = plan_widths(graph, dense, latency=source, policy="grow", max_widths={"g": 100})
+    assert (wide.widths, wide.predicted_us) == ({"g": 48}, wide.original_us)
+    assert wide.choices[0].kept == tuple(range(40))  # eight channels are new
+    assert wide.importance == pytest.approx(1 + 8 * 1.0 / sum(range(1, 41)))  # each worth the least of the old ones
+    more = plan_widths(
+        graph, dense, latency=source, policy="grow", reach=9, max_widths={"g": 100}, budget=Budget.fraction(1.4)
+    )
+    assert more.widths == {"g": 64}
+    more.check(graph)
+
+
+def test_a_plan_says_when_its_floors_or_ceilings_decide() -> None:
+    graph = resnet50()
+    scores = random_scores(graph, 1, lognormal=True)
+    source = FormulaSource(staircase(16, 2))
+    floor = plan_widths(graph, scores, latency=source, policy="reallocate", budget=Budget.fraction(0.46), every=8)
+    assert any("lie on their floors" in w for w in floor.warnings)
+    host = choose_host(scores, 0.45)
+    wide = plan_widths(graph, host, latency=source, goal="better", budget=Budget.fraction(2.0))
+    assert any("every group is at its widest allowed width" in w for w in wide.warnings)
+    relaxed = plan_widths(graph, host, latency=source)
+    assert not any("floors" in w or "widest" in w for w in relaxed.warnings)
