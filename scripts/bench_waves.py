@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import math
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ import numpy as np
 from scripts.record import figure, record
 from scripts.recordings import Recording, Row, local_peaks, neighbours, recordings, step_edges
 from tailprune.core.shapes import LayerShape
-from tailprune.reports import ModelledCurve
+from tailprune.reports import ModelledCurve, plot_modelled, save_figure
 from tailprune.waves import AnchoredModel, KernelGrid, WaveModel, calibrate, explain_step, load_device
 
 Predict = Callable[[Sequence[Row]], np.ndarray]
@@ -76,6 +77,12 @@ def main() -> None:
                 for method in ("wave model", "roofline")
             )
             figures[f"{recording.name}: {metric} against roofline's"] = figure(ours / roofline, 1.0)
+        if recording.rows[0].kernel:
+            rows += [{"recording": recording.name, **row} for row in judge_causes(recording)]
+        if args.plots is not None:
+            axis = "tokens" if recording.axes == ("batch",) else "out-channels"
+            name = re.sub("[^a-z0-9]+", "-", recording.name.lower())
+            save_figure(plot_modelled(good_and_bad(recording), axis=axis), args.plots / f"waves-{name}.png")
         if "3090" in recording.name or ("convolution" in recording.name and "depthwise" not in recording.name):
             rows += [{"recording": recording.name, **row} for row in judge_hybrid(recording)]
     seconds = resnet50_seconds()
@@ -235,10 +242,11 @@ def good_and_bad(recording: Recording) -> list[ModelledCurve]:
         if len(line) >= 0.8 * longest:
             modelled, measured = wave(model)(line), [row.us for row in line]
             miss = float(np.mean(np.abs(modelled / measured - 1)))
-            title = f"{line[0].shape.with_channels(out_channels=line[0].shape.in_channels)}".split(",")[0].split("->")[
-                0
-            ]
-            title = f"{title} in, MAPE {miss:.0%}"
+            shape = line[0].shape
+            fixed = f"to {shape.out_channels}" if axis == "batch" else f"batch {shape.batch}"
+            what = f"{shape}".split("->")[0] if not shape.depthwise else f"{shape}".split(" ", 2)[1]
+            place = f" at {shape.in_hw[0]}x{shape.in_hw[1]}" if shape.op == "conv" else ""
+            title = f"{what} {fixed}{place}: MAPE {miss:.0%}"
             curves.append(
                 (
                     miss,

@@ -113,8 +113,9 @@ def _fit(
             f"The timing of {shapes[worst]}, {measured[worst]:,.1f} us, contradicts the other {len(shapes) - 1}, by which it takes "
             f"{measured[worst] * math.exp(last[worst]):,.1f} us; time it again or leave it out."
         )
-    # A few of the seven shares are spent on these timings, so that they fit better than others will: one in ten.
-    spread = math.exp(1.1 * float(np.quantile(np.abs(last), 0.8)))
+    # The shares were fitted to these very timings, so others fit less well: by sqrt((n + p) / (n - p)) for p parameters (Akaike 1969).
+    optimism = math.sqrt((len(shapes) + len(names)) / (len(shapes) - len(names)))
+    spread = math.exp(optimism * float(np.quantile(np.abs(last), 0.8)))
     return dataclasses.replace(shares(x), spread=spread)
 
 
