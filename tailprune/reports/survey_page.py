@@ -37,9 +37,12 @@ def write_survey_page(rows: Sequence[Row], folder: Path, *, figures: str = "") -
     shown = _shown(rows)
     uses = [_use(row) for row in shown]
     pictures = []
+    short = (
+        "; ".join(_conditions(shown[0]).split("; ")[:2]) if shown else ""
+    )  # a source may add caveats: the page has them
     for by, file in (("images_per_s", "utilization-throughput.png"), ("top1", "utilization-top1.png")):
         if any(getattr(use, by) is not None for use in uses):
-            save_figure(plot_networks(uses, by=by, title=_conditions(shown[0])), drawn / file)  # type: ignore[arg-type]
+            save_figure(plot_networks(uses, by=by, title=short), drawn / file)  # type: ignore[arg-type]
             pictures.append((Path(figures) / file).as_posix())
     write_text_atomically(folder / "survey.md", survey_page(rows, pictures=pictures))
 

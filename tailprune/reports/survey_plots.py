@@ -78,7 +78,7 @@ def plot_networks(uses: Sequence[NetworkUse], *, by: Literal["images_per_s", "to
     shown = [use for use in uses if use.utilization > 0 and getattr(use, by) is not None]
     if not shown:
         raise InvalidShape(f"No network has both a utilization and {by}; there is nothing to plot.")
-    families = sorted({use.family for use in shown}, key=lambda f: -sum(u.family == f for u in shown))
+    families = sorted({use.family for use in shown}, key=lambda f: (-sum(u.family == f for u in shown), f))
     looks = [(color, marker) for marker in "osD^vPX" for color in (OURS, HOST, RIVAL, DENSE, INK)]
     with drawing(height_in=5.2, width_in=7.6) as (figure, axes):
         for family, (color, marker) in zip(families, looks, strict=False):
