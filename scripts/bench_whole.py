@@ -54,7 +54,6 @@ class Case:
 
 
 CASES = (
-    Case(model="resnet18", batch=1, side=128, snapped=True, chosen_on=True),
     Case(model="mobilenet_v2", batch=1, side=160, chosen_on=True),
     Case(model="mobilenet_v2", batch=8, side=96, chosen_on=True),
     Case(model="vgg11_bn", batch=1, side=96, chosen_on=True),
@@ -63,6 +62,7 @@ CASES = (
     Case(model="squeezenet1_1", batch=4, side=96),
     Case(model="regnet_x_400mf", batch=1, side=128),
     Case(model="googlenet", batch=1, side=128),
+    Case(model="resnet18", batch=1, side=128, snapped=True, chosen_on=True),
     Case(model="resnet18", batch=8, side=64, snapped=True, chosen_on=True),
 )
 
@@ -92,7 +92,8 @@ def main() -> None:
 def run(case: Case, path: Path) -> dict:
     torch.manual_seed(0)
     extra = {"init_weights": True, "aux_logits": False} if case.model == "googlenet" else {}
-    dense = torchvision.models.get_model(case.model, weights=None, **extra).eval().to(memory_format=torch.channels_last)
+    dense = with_relu(torchvision.models.get_model(case.model, weights=None, **extra)).eval()
+    dense = dense.to(memory_format=torch.channels_last)
     example = torch.randn(case.batch, 3, case.side, case.side).to(memory_format=torch.channels_last)
     graph = tailprune.trace_model(dense, example, name=case.model)
     timer = tailprune.DeviceTimer("cpu", l2=l2_for(graph), precision=PRECISION, max_visits=MOST_VISITS)
@@ -123,6 +124,15 @@ def run(case: Case, path: Path) -> dict:
             name: {"predicted_us": predicted[name], "times_us": list(timings.times_us[name])} for name in networks
         },
     }
+
+
+def with_relu(model: nn.Module) -> nn.Module:
+    """ReLU for ReLU6, which traces of this PyTorch's nn.ReLU6 lose: the sums would lack a third of MobileNetV2's operations."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(module, name, nn.ReLU(inplace=True))
+    return model
 
 
 def classifier(model: nn.Module) -> list[nn.Module]:

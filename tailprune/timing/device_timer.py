@@ -24,8 +24,9 @@ from .stopping import StoppingRule
 
 #: Share of the free memory that the weights of waiting blocks may take; inputs and outputs of the running one need the rest.
 SHARE_FOR_WEIGHTS = 0.25
-#: Unless asked otherwise: graphs repeat a block in a warm L2; a CPU does as much other work in between as a small network.
-DEFAULT_L2 = {"cpu": "2 MiB", "cuda": "warm"}
+#: Unless asked otherwise: CUDA graphs repeat a block in a warm L2; a CPU runs a few small layers in between, as a small
+#: network would.
+DEFAULT_L2 = {"cpu": "0 MiB", "cuda": "warm"}
 
 
 class DeviceTimer:

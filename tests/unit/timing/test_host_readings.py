@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,14 +38,11 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_other_work_runs_between_the_untimed_and_the_one_timed_call(log: list[str]) -> None:
-    work = OtherWork(numbers=Noted(log, "numbers"), neighbours=(Noted(log, "one"), Noted(log, "two")))
-    prepared = HostClock(work).prepare(Noted(log, "block"), [Noted(log, "input")])
+    prepared = HostClock(Noted(log, "other work")).prepare(Noted(log, "block"), [])
     assert log == ["block"] * (prepared.warmups - 1)
     log.clear()
     reading = prepared.read()
-    assert log == ["block", "numbers", "one", "two", "input", "block"], (
-        "a second timed call would find its weights warm"
-    )
+    assert log == ["block", "other work", "block"], "a second timed call would find its weights warm"
     assert prepared.calls == 1
     assert reading.us > 0
     assert not reading.disturbed
@@ -67,7 +65,7 @@ def test_a_disturbed_reading_is_taken_again(
 ) -> None:
     answers = iter(counts)
     monkeypatch.setattr(host_clock, "preemptions", lambda: next(answers))
-    prepared = HostClock(OtherWork(numbers=Noted([], ""), neighbours=())).prepare(Noted(log, "block"), [])
+    prepared = HostClock(Noted([], "other work")).prepare(Noted(log, "block"), [])
     log.clear()
     assert prepared.read().disturbed is disturbed
     assert len(log) == 2 * takes
@@ -80,18 +78,43 @@ def test_short_calls_are_read_several_at_a_time() -> None:
     assert calls_per_reading(0.0, 20.0) == MAX_CALLS
 
 
-def test_the_state_says_how_much_is_read() -> None:
+def test_other_work_reads_another_part_each_time_then_the_neighbours_then_the_inputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[str] = []
+
+    class Bank:
+        def scratch(self, num_bytes: int) -> SimpleNamespace:
+            assert num_bytes == between.RING_MIB * 2**20
+            parts = [Noted(log, f"part {i}") for i in range(3)]
+            return SimpleNamespace(split=lambda count: parts if count * 4 == 5 * 2**20 else [])
+
+    monkeypatch.setattr(between, "build_block", lambda shape, bank: Noted(log, "neighbour"))
+    work = OtherWork(5, Bank())
+    for _ in range(4):
+        work([Noted(log, "input")])
+    visits = [[part, *["neighbour"] * len(NEIGHBOURS), "input"] for part in ("part 0", "part 1", "part 2", "part 0")]
+    assert log == [step for visit in visits for step in visit]
+
+
+def test_the_state_says_how_much_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(between, "OtherWork", lambda mib, bank: asked.append(mib))
+    assert other_work("warm", RandomBank("cpu")) is None
+    other_work("3 MiB", RandomBank("cpu"))
+    assert asked == [3]
+
+
+def test_the_ring_is_longer_than_what_is_read() -> None:
     bank = RandomBank("cpu")
-    assert other_work("warm", bank) is None
-    work = other_work("3 MiB", bank)
-    assert work is not None
-    assert work.numbers.numel() * work.numbers.element_size() == 3 * 2**20
-    assert work.numbers.abs().min() >= 0
-    assert len(work.neighbours) == len(NEIGHBOURS)
-    work((torch.ones(2),))
+    work = OtherWork(between.RING_MIB, bank)
+    first, second, third = (next(work._parts) for _ in range(3))
+    assert first.numel() * 4 == between.RING_MIB * 2**20
+    assert first.data_ptr() != second.data_ptr()
+    assert first.data_ptr() == third.data_ptr()
 
 
-@pytest.mark.parametrize("l2", ["cold", "hot", "0 MiB", "16", "16 MB", "-2 MiB", "99999 MiB", ""])
+@pytest.mark.parametrize("l2", ["cold", "hot", "00 MiB", "16", "16 MB", "-2 MiB", "99999 MiB", ""])
 def test_no_other_state_is_known(l2: str) -> None:
     with pytest.raises(InvalidShape, match="allowed on a CPU: warm, or the MiB"):
         other_work(l2, RandomBank("cpu"))
@@ -105,10 +128,19 @@ def test_a_larger_network_has_no_less_other_work(one: int, other: int) -> None:
 
 
 def test_the_working_set_is_weights_and_every_activation_once() -> None:
-    assert l2_for(perceptron(500)) == "2 MiB"  # 1 MB of weights
+    assert l2_for(perceptron(500)) == "0 MiB"  # 1 MB of weights
     assert l2_for(perceptron(1200)) == "8 MiB"  # 5.8 MB
+    assert l2_for(perceptron(2200)) == "12 MiB"  # 19 MB
     assert l2_for(perceptron(3000)) == "16 MiB"  # 36 MB
-    assert l2_for(perceptron(500).at_batch(8192)) == "16 MiB"  # 16 MB in, 16 MB out
+    assert l2_for(perceptron(6000)) == "64 MiB"  # 144 MB
+    assert l2_for(perceptron(500).at_batch(8192)) == "12 MiB"  # 16 MB in, 16 MB out
+
+
+def test_reading_nothing_still_runs_neighbours_and_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    monkeypatch.setattr(between, "build_block", lambda shape, bank: Noted(log, "neighbour"))
+    OtherWork(0, RandomBank("cpu"))([Noted(log, "input")])
+    assert log == ["neighbour"] * len(NEIGHBOURS) + ["input"]
 
 
 def perceptron(width: int) -> ModelGraph:
