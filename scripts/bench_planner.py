@@ -4,16 +4,16 @@
 
 Seven networks on the wave model of three GPUs, and a ResNet-18 on a measured CPU table; five seeds of log-normal scores;
 budgets of 90 to 30 % of the original's latency. Contestants: the unrounded host and fixed multiples of 8, 16, 32 and 64
-(each under global and local ranking, its ratio brought to the budget), a step-aware greedy, the whole frontier at once,
-and for the first seed the planner budget by budget and, on three networks, our own MILP. All obey the same floors and
-price with the same filled table. `rows.jsonl` keeps finished pairs of network and device: the same command goes on. Writes benchmarks/planner.csv and .json.
+(its ratio brought to the budget), a step-aware greedy, and the whole frontier at once; for the first seed also local
+ranking, rivals free of the floors, the planner budget by budget and, on three networks, our own MILP. All others obey
+the same floors, and all price with the same filled table. `rows.jsonl` keeps finished pairs of network and device: the
+same command goes on, until it writes benchmarks/planner.csv and .json.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import dataclasses
 import functools
 import gc
 import json
@@ -21,9 +21,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +40,6 @@ from tailprune.planning import (
     Scope,
     build_problem,
     candidate_widths,
-    choose_host,
     fixed_multiple,
     greedy_plan,
     plan_frontier,
@@ -56,12 +53,13 @@ GPUS = ("v100", "rtx-4090", "h200")
 CPU = "cpu table"
 BUDGETS = (0.9, 0.8, 0.7, 0.55, 0.4, 0.3)
 SEEDS = range(5)
-PROCESSES = 2
 #: HALP's batch size (arXiv 2210.06659), and what it runs in.
 BATCH, DTYPE = 256, "float16"
-#: On GPUs no width falls below a quarter of the original, half of a host at this ratio: all groups at one half still cost
-#: about half of the original, and budgets of 40 and 30 % would be out of everyone's reach.
-HOST_RATIO = 0.5
+#: Candidates are all multiples of this from the floor up (in the CPU's graph, of its blocks): the rivals' are among them.
+EVERY = 8
+#: No width falls below this share of the original: all groups at one half still cost about half of it on these GPUs, and
+#: budgets of 40 and 30 % would be out of everyone's reach. The CPU's table was measured from one half up.
+FLOOR, CPU_FLOOR = 0.25, 0.5
 #: The MILP is asked on these networks, the first GPU, the first seed, for as long at most.
 MILP_NETWORKS, MILP_BUDGETS, MILP_SECONDS = ("resnet18", "resnet50", "mobilenet_v2"), (0.7, 0.4), 20.0
 
@@ -75,26 +73,27 @@ class World:
     graph: ModelGraph
     costs: LayerCosts
     candidates: Candidates
+    floor: float
     floors: dict[str, int]
     original_us: float
 
 
 def build_world(network: str, device: str) -> World:
     if device == CPU:
-        graph, costs = cpu_graph(), LayerCosts(import_csv(CSV))
+        graph, costs, floor = cpu_graph(), LayerCosts(import_csv(CSV)), CPU_FLOOR
     else:
-        graph, costs = _traced(network), LayerCosts(WaveModel(load_device(device)))
-    scores = draw_scores(graph, device, 0)
-    candidates = candidate_widths(graph, scores, costs, policy="reallocate")
+        graph, costs, floor = _traced(network), LayerCosts(WaveModel(load_device(device))), FLOOR
+    scores = draw_scores(graph, 0)
+    candidates = candidate_widths(graph, scores, costs, policy="reallocate", every=EVERY, floor=floor)
     build_problem(graph, scores, costs, candidates.widths)  # every latency that planning asks for is known from here on
-    share = 0.5 if device == CPU else (1 - HOST_RATIO) / 2
     return World(
         network=network,
         device=device,
         graph=graph,
         costs=costs,
         candidates=candidates,
-        floors={g.id: int(np.ceil(share * g.width)) for g in graph.prunable_groups},
+        floor=floor,
+        floors={g.id: math.ceil(floor * g.width) for g in graph.prunable_groups},
         original_us=costs.total(graph, graph.widths) / 1e6,
     )
 
@@ -112,18 +111,14 @@ def _traced(network: str) -> ModelGraph:
     return tailprune.trace_model(model, torch.randn(1, 3, 224, 224), name=network).at_batch(BATCH, dtype=DTYPE)
 
 
-def draw_scores(graph: ModelGraph, device: str, seed: int) -> ChannelScores:
-    """Log-normal scores, compared across the whole network; on GPUs with a host that keeps half of every group."""
+def draw_scores(graph: ModelGraph, seed: int) -> ChannelScores:
+    """Log-normal scores, a draw for each channel or block of them, compared across the whole network."""
     random = np.random.default_rng(seed)
-    scores = ChannelScores(groups=tuple(
+    return ChannelScores(groups=tuple(
         GroupScores(group=g.id, scores=tuple(random.lognormal(0, 1, g.width // g.granule).tolist()) * g.granule,
                     scope="all", granule=g.granule)
         for g in graph.prunable_groups
     ), method=f"log-normal, seed {seed}")  # fmt: skip
-    if device == CPU:
-        return scores
-    host = choose_host(scores, HOST_RATIO, scope="local")
-    return dataclasses.replace(host, groups=tuple(dataclasses.replace(g, scope="all") for g in host.groups))
 
 
 def contestants(world: World, scores: ChannelScores, seed: int) -> Iterator[tuple[str, Callable[[float], WidthPlan]]]:
@@ -137,10 +132,10 @@ def contestants(world: World, scores: ChannelScores, seed: int) -> Iterator[tupl
     def ours(us: float, **more: object) -> WidthPlan:
         return plan_widths(
             world.graph, scores, latency=world.costs, policy="reallocate", goal="better",
-            budget=Budget.microseconds(us), **more,  # type: ignore[arg-type]
+            budget=Budget.microseconds(us), every=EVERY, floor=world.floor, **more,  # type: ignore[arg-type]
         )  # fmt: skip
 
-    scopes: tuple[Scope, ...] = ("global", "local")
+    scopes: tuple[Scope, ...] = ("global", "local") if seed == 0 else ("global",)
     for size in (1, 8, 16, 32, 64):
         for scope in scopes:
             yield f"{'host' if size == 1 else f'multiple {size}'} {scope}", multiple(size, scope, world.floors)
@@ -154,12 +149,13 @@ def contestants(world: World, scores: ChannelScores, seed: int) -> Iterator[tupl
             yield "milp", lambda us: ours(us, solver="milp", time_limit_s=MILP_SECONDS)
 
 
-def run_pair(network: str, device: str, seeds: list[int]) -> list[Row]:
-    """Every contestant at every budget, and the frontier read at each; single-threaded, in a process of its own."""
+def run_pair(network: str, device: str) -> list[Row]:
+    """Every contestant at every budget, and the frontier read at each."""
     world = build_world(network, device)
+    gc.freeze()  # the meter collects often; what lives as long as the world need not be looked at
     rows = []
-    for seed in seeds:
-        scores = draw_scores(world.graph, device, seed)
+    for seed in SEEDS:
+        scores = draw_scores(world.graph, seed)
         for name, plan in contestants(world, scores, seed):
             for share in MILP_BUDGETS if name == "milp" else BUDGETS:
                 with Meter() as meter:
@@ -175,7 +171,9 @@ def run_pair(network: str, device: str, seeds: list[int]) -> list[Row]:
 def _frontier(world: World, scores: ChannelScores) -> Callable[[float], WidthPlan | None]:
     """The whole curve once; what it answers by latency. Nothing where the network has no frontier."""
     try:
-        frontier = plan_frontier(world.graph, scores, latency=world.costs, policy="reallocate")
+        frontier = plan_frontier(
+            world.graph, scores, latency=world.costs, policy="reallocate", every=EVERY, floor=world.floor
+        )
     except InvalidShape:
         return lambda us: None
     return lambda us: _answer(lambda limit: frontier.plan(Budget.microseconds(limit)), us)
@@ -246,28 +244,16 @@ def main() -> None:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    os.environ["OMP_NUM_THREADS"] = "1"  # the processes run side by side
-    with (
-        ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool,
-        Progress(*columns) as bar,
-        args.rows.open("a") as file,
-    ):
+    with Progress(*columns) as bar, args.rows.open("a") as file:
         task = bar.add_task("", total=len(pairs), completed=len(done))
-        running: dict[Future[list[Row]], str] = {}
-        while waiting or running:
-            while waiting and len(running) < PROCESSES and time.monotonic() - started < args.seconds:
-                network, device = waiting.pop(0)
-                running[pool.submit(run_pair, network, device, list(SEEDS))] = f"{network} on {device}"
-            if not running:
-                break
-            bar.update(task, description="; ".join(running.values()))
-            for ready in wait(running, return_when=FIRST_COMPLETED).done:
-                del running[ready]
-                new = ready.result()
-                file.writelines(json.dumps(row) + "\n" for row in new)
-                file.flush()
-                rows += new
-                bar.advance(task)
+        while waiting and time.monotonic() - started < args.seconds:
+            network, device = waiting.pop(0)
+            bar.update(task, description=f"{network} on {device}")
+            new = run_pair(network, device)
+            file.writelines(json.dumps(row) + "\n" for row in new)
+            file.flush()
+            rows += new
+            bar.advance(task)
     if waiting:
         print(f"{len(waiting)} of {len(pairs)} pairs left; the same command goes on")
         return
@@ -275,7 +261,7 @@ def main() -> None:
         "planner",
         figures=find_figures(rows),
         rows=rows,
-        environment={"cpus": os.cpu_count(), "processes": PROCESSES, "batch": BATCH, "dtype": DTYPE},
+        environment={"cpus": os.cpu_count(), "batch": BATCH, "dtype": DTYPE},
         notes=[
             f"wave model of {', '.join(GPUS)} (modelled latencies), batch {BATCH}, {DTYPE}; {CPU}: {CSV.name}, measured",
             "floors: a quarter of the original width on GPUs, half on the CPU; `no floor` rivals are free of them",

@@ -21,7 +21,7 @@ def find_figures(rows: list[Row]) -> dict[str, dict[str, object]]:
         at[row["network"], row["device"], row["seed"], row["budget"]][row["method"]] = row
 
     def leads(ours: str, rival: Callable[[str], bool]) -> list[float]:
-        """What ours keeps more than the best such rival, wherever that rival finds a plan."""
+        """What ours keeps more than the best such rival, wherever both find a plan."""
         found = []
         for methods in at.values():
             rivals = [r["importance"] for m, r in methods.items() if rival(m) and r["importance"] is not None]
@@ -45,15 +45,28 @@ def find_figures(rows: list[Row]) -> dict[str, dict[str, object]]:
     def of(method: str, **wanted: object) -> list[Row]:
         return [row for row in rows if row["method"] == method and all(row[k] == v for k, v in wanted.items())]
 
+    def unanswered(ours: str) -> int:
+        """Budgets that some rival of the same floors meets, and ours does not."""
+        answered = [
+            {m for m, r in methods.items() if r["importance"] is not None} for methods in at.values() if ours in methods
+        ]
+        return sum(ours not in some and any(multiple(m) or greedy(m) for m in some) for some in answered)
+
     figures: dict[str, dict[str, object]] = {
         "plans over their budget": figure(sum(row["over_budget"] for row in rows), 0),
     }
     for ours in ("planner", "frontier"):
         over_greedy, over_multiples = leads(ours, greedy), leads(ours, multiple)
         figures |= {
+            f"{ours}: budgets that only rivals meet": figure(unanswered(ours), 0),
             f"{ours}: least lead over greedy": figure(min(over_greedy), 0.0, at_most=False),
             f"{ours}: median lead over greedy": figure(median(over_greedy)),
-            f"{ours}: budgets at which greedy keeps more": figure(sum(lead < 0 for lead in over_greedy), 0),
+            f"{ours}: budgets at which greedy keeps more, of {len(over_greedy)}": figure(
+                sum(lead < 0 for lead in over_greedy), 0
+            ),
+            f"{ours}: budgets at which a fixed multiple keeps more, of {len(over_multiples)}": figure(
+                sum(lead < 0 for lead in over_multiples), 0
+            ),
             f"{ours}: least lead over the best fixed multiple": figure(min(over_multiples), 0.0, at_most=False),
             f"{ours}: median lead over the best fixed multiple": figure(median(over_multiples)),
             f"{ours}: median lead over the unrounded host": figure(median(leads(ours, host))),

@@ -44,6 +44,15 @@ class GoalOptions:
         "snap"
     )
     budget: Annotated[str | None, typer.Option(help="60%, 1800us, 1.8ms or host.", rich_help_panel=PANEL)] = None
+    every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Choose from every multiple of N in range, not from step edges.", rich_help_panel=PANEL
+        ),
+    ] = None
+    floor: Annotated[
+        float, typer.Option(help="reallocate keeps at least this share of the host's width.", rich_help_panel=PANEL)
+    ] = 0.5
 
 
 def make_plan(
@@ -63,6 +72,8 @@ def make_plan(
             goal=cast(Goal, options.goal),
             reach=options.reach,
             budget=budget,
+            every=options.every,
+            floor=options.floor,
         )
 
     plan = _answered(latency, decide, quiet=quiet)
@@ -83,6 +94,8 @@ def make_frontier(planned: Planned, latency: Latency, options: GoalOptions, *, q
             latency=latency.source,
             policy=cast(Policy, planned.plan.policy),
             reach=options.reach,
+            every=options.every,
+            floor=options.floor,
         )
 
     return _answered(latency, decide, quiet=quiet)

@@ -61,14 +61,25 @@ def test_both_write_their_plan_and_say_where(cli, tiny, tmp_path):
     assert cli("plan", "-m", tiny, *SMALL, "--explain", "-q").err == ""
 
 
+def test_every_and_floor_shape_the_choice(cli, tiny, tmp_path):
+    loose = ("--policy", "reallocate", "--every", "8", "--floor", "0.25", "--frontier", tmp_path / "f.csv", "--json")
+    body(cli("plan", "-m", tiny, "-d", "h200", "--input-shape", "3,16,16", "--ratio", "0", *loose))
+    with (tmp_path / "f.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {int(row["3"]) for row in rows} <= {16, 24, 32, 40}
+    assert {int(row["0"]) for row in rows} <= {8, 16, 24}
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
         (("-d", "h200", "--frontier", "f.xlsx"), 1, "must end in .csv, .png or .svg"),
         (("-d", "h200", "--frontier", "no/such/folder/f.csv"), 1, "Cannot write"),
         (("-d", "h200", "--explain", "--budget", "0.01us"), 3, "is below the cheapest plan"),
+        (("-d", "h200", "--every", "0"), 1, "every must be a whole number of at least 1"),
+        (("-d", "h200", "--floor", "2"), 1, "floor must lie in 0..1"),
         (("-d", "h200", "--budget", "1%"), 3, "held up by groups at their narrowest allowed width"),
-        (("-t", "TABLE", "--explain"), 1, "2 shapes are missing from latency table h200.db"),
+        (("-t", "TABLE", "--explain"), 1, "shapes are missing from latency table h200.db: "),
         (("-t", "TABLE", "--frontier", "f.csv"), 1, "Or give this command --device cpu or cuda"),
     ],
 )
