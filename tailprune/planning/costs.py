@@ -46,9 +46,14 @@ class LayerCosts:
     def origin(self) -> str:
         return self.source.origin
 
+    @property
+    def at_once(self) -> bool:
+        """Whether the source computes whole tables, instead of looking shapes up one by one."""
+        return self._curve_us is not None
+
     def curve(self, graph: ModelGraph, group: ChannelGroup, widths: Sequence[int]) -> LatencyCurve:
         """`steps.group_curve` over these widths; in a few array operations where the source computes at once."""
-        if self._curve_us is None:
+        if not self.at_once:
             return group_curve(graph, group.id, self, widths=widths)
         at = {**graph.widths, group.id: np.array(widths, dtype=np.int64)}
         total = np.zeros(len(widths))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from .structure import Integers
 
 
-def worthwhile(parts: Mapping[tuple[int, ...], Integers], losses: Sequence[Integers]) -> list[NDArray[np.intp]]:
+def worthwhile(
+    parts: Mapping[tuple[int, ...], Integers], losses: Sequence[Integers], *, fixed: Collection[int] = ()
+) -> list[NDArray[np.intp]]:
     """The positions of every variable that some best plan may need.
 
     Position p of a variable goes if a position q loses no more importance and
@@ -26,7 +28,7 @@ def worthwhile(parts: Mapping[tuple[int, ...], Integers], losses: Sequence[Integ
         for v in variables:
             touching[v].append(variables)
     for v in sorted(range(len(losses)), key=lambda v: len(losses[v])):
-        if len(kept[v]) < 2:
+        if len(kept[v]) < 2 or v in fixed:
             continue
         rows = []
         for variables in touching[v]:

@@ -157,4 +157,4 @@ def _read_off(tree: Tree, fronts: list[_Front]) -> Plans:
             chosen[child] = part[point]
     for v, places in enumerate(tree.kept):
         positions[:, v] = places[positions[:, v]]
-    return Plans(time=spent, loss=lost, positions=positions)
+    return Plans(time=spent, loss=lost, positions=positions[:, : tree.num_groups])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .fronts import MAX_POINTS, OutOfRoom, Plans, plans_near
 from .messages import DOUBT, Priced, price
 from .problem import Integers, Problem
+from .sums import NEVER
 from .tree import Tree
 
 #: The first window above a price's bound, as a share of the gap asked for, and by how much each next one is wider: a
@@ -107,7 +108,8 @@ def trace_trade_off(tree: Tree, problem: Problem, *, gap: float, deadline: float
     stretch are dropped for it and all that it is split into: most tables are small most of the time.
     """
     spread_loss = 1.0 + sum(int(loss.max()) for loss in problem.losses)
-    spread_time = 1.0 + float(sum(factor.time.max() for bucket in tree.buckets for factor in bucket.factors))
+    times = [factor.time for bucket in tree.buckets for factor in bucket.factors]
+    spread_time = 1.0 + float(sum(time.max() for time in times if time.max() < NEVER))
     fastest = _vertex(problem, price(tree, 1.0, 0.5 / spread_loss))
     best = _vertex(problem, price(tree, 0.5 / spread_time, 1.0))
     trade_off = TradeOff(problem, fastest)

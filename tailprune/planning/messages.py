@@ -48,7 +48,8 @@ class Priced:
                 seen = tuple(p if n > 1 else 0 for p, n in zip(place, part.shape[1:], strict=True))
                 row += np.moveaxis(part, 0, -1)[seen]
             positions[bucket.variable] = int(row.argmin())
-        return tuple(int(kept[p]) for kept, p in zip(self.tree.kept, positions, strict=True))
+        groups = zip(self.tree.kept, positions[: self.tree.num_groups], strict=False)
+        return tuple(int(kept[p]) for kept, p in groups)
 
     @cached_property
     def outside(self) -> tuple[list[Floats], list[Floats]]:

@@ -121,24 +121,6 @@ class Problem:
         count = self.num_variables
         return tuple(positions[axis] if axis < count else self._sum_place(axis, positions) for axis in axes)
 
-    def variables_of(self, table: Table) -> tuple[int, ...]:
-        """The variables behind a table's axes, ascending."""
-        return tuple(sorted({v for axis in table.axes for v, _ in self.structure.axes[axis].terms}))
-
-    def spread_table(self, table: Table, variables: tuple[int, ...]) -> Integers:
-        """A table over variables alone: a sum axis is spread over the groups it adds up."""
-        axes, candidates = self.structure.axes, self.structure.candidates
-        sizes = [len(candidates[v]) for v in variables]
-        assert table.ticks is not None, "only a complete problem is spread"
-        where = []
-        for axis in table.axes:
-            widths = np.zeros([1] * len(sizes), dtype=np.int64)
-            for v, times in axes[axis].terms:
-                shape = [n if other == v else 1 for n, other in zip(sizes, variables, strict=True)]
-                widths = widths + times * np.array(candidates[v], dtype=np.int64).reshape(shape)
-            where.append(np.searchsorted(np.array(axes[axis].values), widths))
-        return np.broadcast_to(table.ticks[tuple(where)], sizes)
-
     def _sum_place(self, axis: int, positions: Sequence[int]) -> int:
         candidates = self.structure.candidates
         total = sum(times * candidates[v][positions[v]] for v, times in self.structure.axes[axis].terms)
@@ -199,13 +181,14 @@ def build_problem(
     fixed = Table((), structure.fixed, structure, costs)
     tables = [Table(axes, layers, structure, costs) for axes, layers in structure.tables.items()]
     lacking = fixed.fill()
+    complete = structure.sums_are_few(at_once=costs.at_once)
     for widths in (graph.widths, scores.host_widths):
         try:
             costs.total(graph, widths)
         except MissingLatency as error:
             lacking += error.shapes
     for table in tables:
-        if structure.sums_are_few or not structure.has_sum(table.axes):
+        if complete or not structure.has_sum(table.axes):
             lacking += table.fill()
     if lacking:
         raise missing_latencies(lacking, costs.origin)
@@ -229,6 +212,6 @@ def build_problem(
         tables=tuple(tables),
         losses=tuple(value.max() - value for value in values),
         best_value=importance_units(scores, best),
-        complete=structure.sums_are_few,
+        complete=complete,
         _place=tuple({v: i for i, v in enumerate(axis.values)} for axis in structure.axes[len(structure.variables) :]),
     )

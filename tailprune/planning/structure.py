@@ -14,9 +14,11 @@ from ..core.shapes import LayerShape
 
 Integers = NDArray[np.int64]
 
-#: Cells of all tables with a sum axis, together, up to which they are looked up beforehand. ResNets and MobileNets have
-#: none, a DenseNet-121 with three candidates a group about 21,000; beyond it they are looked up as the search asks.
+#: Cells of all tables with a sum axis, together, up to which they are looked up beforehand: one by one, and where the
+#: source computes at once. ResNets and MobileNets have none, a DenseNet-121 with three candidates a group about 21,000;
+#: beyond it they are looked up as the search asks.
 MAX_SUM_CELLS = 20_000
+MAX_SUM_CELLS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +62,9 @@ class Structure:
     def has_sum(self, axes: tuple[int, ...]) -> bool:
         return any(axis >= len(self.variables) for axis in axes)
 
-    @property
-    def sums_are_few(self) -> bool:
-        return sum(self.cells(axes) for axes in self.tables if self.has_sum(axes)) <= MAX_SUM_CELLS
+    def sums_are_few(self, *, at_once: bool = False) -> bool:
+        most = MAX_SUM_CELLS_AT_ONCE if at_once else MAX_SUM_CELLS
+        return sum(self.cells(axes) for axes in self.tables if self.has_sum(axes)) <= most
 
 
 def find_structure(graph: ModelGraph, candidates: Mapping[str, tuple[int, ...]]) -> Structure:
@@ -140,7 +142,7 @@ def required_shapes(graph: ModelGraph, candidates: Mapping[str, tuple[int, ...]]
     shapes = {shape for _, shape in graph.shapes_at()}
     tables = {(): structure.fixed, **structure.tables}
     for axes, layers in tables.items():
-        if structure.has_sum(axes) and not structure.sums_are_few:
+        if structure.has_sum(axes) and not structure.sums_are_few():
             continue
         for cell in cells_of(structure, axes):
             for seen in layers:

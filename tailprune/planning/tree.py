@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import prod
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from .dominance import worthwhile
 from .problem import Problem
 from .structure import Integers
+from .sums import running_sums
 
-#: Cells of the largest elimination (its variable and separator), and of a table spread over the groups of a sum.
+#: Cells of the largest elimination: its variable and its separator.
 MAX_CELLS = 4_000_000
 
 
@@ -64,12 +65,14 @@ class Bucket:
 class Tree:
     """Buckets in order of elimination: children come before their parent, a root's separator is empty.
 
-    `kept` are the problem's positions of every variable that the tree's positions stand for.
+    Variables are those of the problem, and sums of them. `kept` are the positions of every variable that the tree's own
+    stand for.
     """
 
     buckets: tuple[Bucket, ...]
     parents: tuple[int, ...]  # -1 for a root
     kept: tuple[NDArray[np.intp], ...]
+    num_groups: int  # the first so many variables are the problem's
 
     @property
     def roots(self) -> tuple[int, ...]:
@@ -82,6 +85,7 @@ class Tree:
             buckets=tuple(b if all(whole[v] for v in b.scope) else b.restricted(allowed) for b in self.buckets),
             parents=self.parents,
             kept=tuple(before[positions] for before, positions in zip(self.kept, allowed, strict=True)),
+            num_groups=self.num_groups,
         )
 
 
@@ -93,31 +97,30 @@ def spread(values: NDArray, axes: tuple[int, ...], scope: tuple[int, ...]) -> ND
 
 def build_tree(problem: Problem) -> Tree | None:
     """Drop widths that no plan needs, then eliminate in min-fill order; None where that would exceed MAX_CELLS."""
-    if not problem.complete:
+    sums = running_sums(problem.structure) if problem.complete else None
+    if sums is None:
         return None
-    sizes = [len(allowed) for allowed in problem.structure.candidates]
-    parts: dict[tuple[int, ...], Integers] = {}
-    for table in problem.tables:
-        variables = problem.variables_of(table)
-        if prod(sizes[v] for v in variables) > MAX_CELLS:
-            return None
-        parts[variables] = parts.get(variables, 0) + problem.spread_table(table, variables)
-    kept = worthwhile(parts, problem.losses)
+    parts = {table.axes: table.ticks for table in problem.tables if table.ticks is not None}
+    nothing = [np.zeros(len(values), dtype=np.int64) for values in sums.values[problem.num_variables :]]
+    losses = [*problem.losses, *nothing]
+    added = dict(sums.table(addition) for addition in sums.additions)
+    kept = worthwhile(parts, losses, fixed={v for variables in added for v in variables})
     parts = {variables: ticks[np.ix_(*(kept[v] for v in variables))] for variables, ticks in parts.items()}
     sizes = [len(positions) for positions in kept]
-    order, separators = elimination_order(sizes, parts)
+    order, separators = elimination_order(sizes, (*parts, *added))
     place = {v: i for i, v in enumerate(order)}
     scopes = [(v, *sorted(separators[v], key=place.__getitem__)) for v in order]
     if any(prod(sizes[v] for v in scope) > MAX_CELLS for scope in scopes):
         return None
     factors: list[dict[tuple[int, ...], Factor]] = [{} for _ in order]
-    for variables, ticks in parts.items():
+    for variables, ticks in (*parts.items(), *added.items()):
         by_order = sorted(range(len(variables)), key=lambda i: place[variables[i]])
         axes = tuple(variables[i] for i in by_order)
         home = place[axes[0]]
         time = spread(ticks.transpose(by_order), axes, scopes[home])
-        factors[home][axes] = Factor(time=time, loss=np.zeros([1] * time.ndim, dtype=np.int64))
-    for v, loss in enumerate(problem.losses):
+        loss = time if variables in added else np.zeros([1] * time.ndim, dtype=np.int64)
+        factors[home][axes] = Factor(time=time, loss=loss)
+    for v, loss in enumerate(losses):
         home = place[v]
         alone = factors[home].get((v,))
         shaped = spread(loss[kept[v]], (v,), scopes[home])
@@ -140,12 +143,11 @@ def build_tree(problem: Problem) -> Tree | None:
         ),
         parents=parents,
         kept=tuple(kept),
+        num_groups=problem.num_variables,
     )
 
 
-def elimination_order(
-    sizes: list[int], parts: Mapping[tuple[int, ...], object]
-) -> tuple[list[int], dict[int, set[int]]]:
+def elimination_order(sizes: list[int], parts: Iterable[tuple[int, ...]]) -> tuple[list[int], dict[int, set[int]]]:
     """Variables in min-fill order (fewest new neighbours first, then fewest cells), each with its separator: its
     neighbours when it goes. A heap of estimates, corrected as they come up, so that ten thousand groups take a second."""
     neighbours: dict[int, set[int]] = {v: set() for v in range(len(sizes))}

@@ -5,13 +5,33 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import numpy as np
 import pytest
-from planning_worlds import CURVES, FormulaSource, brute_force, ragged, random_scores, tiny_graph
+from planning_worlds import (
+    CURVES,
+    FormulaSource,
+    brute_force,
+    densenet,
+    ragged,
+    random_scores,
+    resnet50,
+    staircase,
+    tiny_graph,
+)  # fmt: skip
 
 from tailprune.core.errors import NoPlan
 from tailprune.core.plan import Budget
-from tailprune.planning import plan_frontier
+from tailprune.planning import (
+    LayerCosts,
+    Objective,
+    build_problem,
+    candidate_widths,
+    plan_frontier,
+    plan_widths,
+    solve,
+)
 from tailprune.planning.frontier import FRONTIER_GAP
+from tailprune.planning.tree import build_tree
 
 SEEDS = [seed for seed in range(240) if tiny_graph(seed).prunable_groups]
 
@@ -46,3 +66,41 @@ def test_points_rise_in_both() -> None:
     for before, after in pairwise(points):
         assert before.latency_us < after.latency_us
         assert before.importance < after.importance
+
+
+class AtOnce(FormulaSource):
+    """A formula that fills whole tables, as the wave model does."""
+
+    def curve_us(self, shape, *, in_channels, out_channels):
+        pairs = np.broadcast(in_channels, out_channels)
+        us = [self.formula(shape.with_channels(in_channels=int(i), out_channels=int(o))) for i, o in pairs]
+        return np.array(us).reshape(pairs.shape)
+
+
+def test_nested_concatenations_are_a_chain_of_running_sums() -> None:
+    graph = densenet((4, 6, 5), growth=16)
+    scores = random_scores(graph, 2, lognormal=True)
+    source = AtOnce(staircase(16, 8))
+    allowed = candidate_widths(graph, scores, source, policy="reallocate", every=8).widths
+    problem = build_problem(graph, scores, LayerCosts(source), allowed)
+    tree = build_tree(problem)
+    assert tree is not None
+    assert max(len(bucket.scope) for bucket in tree.buckets) <= 3
+    limit = round(0.7 * problem.costs.total(graph, graph.widths))
+    objective = Objective(minimise="loss", limit=limit)
+    exact = solve(problem, objective, solver="elimination")
+    judge = solve(problem, objective, solver="milp", time_limit_s=20)
+    assert exact is not None
+    assert judge is not None
+    assert exact.is_optimal(objective)
+    assert judge.bound is not None
+    assert judge.bound <= exact.loss <= judge.loss
+
+
+def test_a_source_that_computes_at_once_plans_the_same() -> None:
+    graph = resnet50()
+    scores = random_scores(graph, 3, lognormal=True)
+    budget = Budget.fraction(0.7)
+    one_by_one = plan_widths(graph, scores, latency=FormulaSource(staircase(16, 2)), budget=budget)
+    at_once = plan_widths(graph, scores, latency=AtOnce(staircase(16, 2)), budget=budget)
+    assert one_by_one == at_once
