@@ -20,7 +20,12 @@ WINDOWS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
 def solve_by_elimination(
-    problem: Problem, objective: Objective, *, starts: Sequence[Positions] = (), time_limit_s: float = 10.0
+    problem: Problem,
+    objective: Objective,
+    *,
+    starts: Sequence[Positions] = (),
+    time_limit_s: float = 10.0,
+    listed: list[Plans] | None = None,
 ) -> Solution | None:
     """The best widths with proof, where the groups' interaction graph has a small treewidth; None where it has not,
     or where nothing is feasible.
@@ -32,7 +37,7 @@ def solve_by_elimination(
     The best price comes from the two points that bracket H on the lower hull of (h, f). A plan with f(k) <= U and
     h(k) <= H costs at most U - bound(y) more than the cheapest at that price: all undominated plans within such a
     window are listed, U rising from the bound. Where one of them fits H it is optimal, ties included; where none
-    does, U is a new bound. If the fronts outgrow memory or time, the best known plan is returned with its bound.
+    does, U is a new bound. All plans met go to `listed`, where one is given. If the fronts outgrow memory or time, the best known plan is returned with its bound.
     """
     deadline = time.monotonic() + time_limit_s
     tree = build_tree(problem)
@@ -50,6 +55,8 @@ def solve_by_elimination(
             plans = plans_near(priced, upper - base, deadline=deadline)
         except OutOfRoom:
             break
+        if listed is not None:
+            listed.append(plans)
         found = _first_within(plans, problem, objective)
         if found is not None:
             value = objective.key(problem.time(found), problem.loss(found))[1]

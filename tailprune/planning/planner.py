@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NoReturn, get_args
 
 from ..core.errors import InvalidShape, NoPlan
@@ -13,6 +13,7 @@ from ..core.scores import ChannelScores
 from .candidates import REALLOCATE_FLOOR, Candidates, Policy, candidate_widths
 from .costs import TICKS_PER_US, LayerCosts
 from .describe import write_plan
+from .limits import Limit, Resource, least_of, set_limits, solve_within
 from .problem import UNITS_OF_IMPORTANCE, Objective, Problem, Solution, build_problem
 from .solve import Solver, solve
 
@@ -30,6 +31,7 @@ def plan_widths(
     goal: Goal | None = None,
     reach: int = 1,
     budget: Budget | None = None,
+    limits: Mapping[Resource, int] | None = None,
     min_widths: Mapping[str, int] | None = None,
     max_widths: Mapping[str, int] | None = None,
     frozen: Collection[str] = (),
@@ -51,6 +53,8 @@ def plan_widths(
     without optimising, and promise neither.
 
     `every`, `floor`, `reach`, `min_widths`, `max_widths` and `frozen` shape the choice as `candidate_widths` says.
+    `limits` are counts that the plan may not exceed, of "macs" (of the traced batch) or "parameters" (norms folded).
+
     `policy` is `snap` by default; for scores without a host, and a budget, it is `reallocate`. `goal` is `faster` by
     default, `better` with a budget and when growing; `faster` with a budget must reach it at the host's score. `optimality_gap` is the
     share by which a better plan could still undercut this one's latency, or exceed its importance; None: not known.
@@ -92,6 +96,10 @@ def plan_widths(
     limit = host_time if budget_us is None or (budget and budget.of_host) else int(budget_us * TICKS_PER_US)
 
     start = problem.positions(host_widths)
+    if limits and chosen_policy in PLAIN:
+        raise InvalidShape(
+            f"Policy {chosen_policy} follows its rule and keeps no limits; use snap, grow or reallocate."
+        )
     if chosen_policy in PLAIN:
         found = problem.solution((), solver="rule")
         objective = Objective(minimise="time", limit=found.loss)
@@ -99,8 +107,13 @@ def plan_widths(
         faster = chosen_goal == "faster"
         objective = Objective(minimise="time" if faster else "loss", limit=host_loss if faster else limit)
         starts = [] if start is None else [start]
-        answer = solve(problem, objective, starts=starts, solver=solver, time_limit_s=time_limit_s)
-        found = answer or _cheapest(problem, objective, candidates, solver, time_limit_s)
+        if limits:
+            bound = set_limits(problem, limits)
+            answer = solve_within(problem, objective, bound, starts=starts, time_limit_s=time_limit_s)
+            found = answer or _refuse_limits(problem, objective, bound)
+        else:
+            answer = solve(problem, objective, starts=starts, solver=solver, time_limit_s=time_limit_s)
+            found = answer or _cheapest(problem, objective, candidates, solver, time_limit_s)
     if budget_us is not None and found.time > limit:
         _refuse_budget(problem, found, budget_us, candidates, chosen_policy, chosen_goal)
     if start is not None and (found.time, found.loss) == (host_time, host_loss):
@@ -130,6 +143,18 @@ def _cheapest(
     if found.time > objective.limit:
         _refuse_budget(problem, found, objective.limit / TICKS_PER_US, candidates, "", "better")
     return problem.solution(found.positions, solver=found.solver)
+
+
+def _refuse_limits(problem: Problem, objective: Objective, limits: Sequence[Limit]) -> NoReturn:
+    """Nothing was found within all limits: what each of them alone needs at least."""
+    if objective.minimise == "loss":
+        asked = f"{objective.limit / TICKS_PER_US:,.1f} us"
+    else:
+        asked = f"the host's importance of {(problem.best_value - objective.limit) / UNITS_OF_IMPORTANCE:.2%}"
+    each = "; ".join(
+        f"{limit.resource} {limit.most:,}, of which {least_of(problem, limit):,} at least" for limit in limits
+    )
+    raise NoPlan(f"No plan was found within {asked} and {each}. Raise one of them, or lower floor or min_widths.")
 
 
 def _refuse_budget(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.errors import MissingLatency
 from ..core.graph import ModelGraph
@@ -125,6 +126,25 @@ class Problem:
         candidates = self.structure.candidates
         total = sum(times * candidates[v][positions[v]] for v, times in self.structure.axes[axis].terms)
         return self._place[axis - self.num_variables][total]
+
+    def cells(self, axes: tuple[int, ...], rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], ...]:
+        """`cell` for many rows of positions at once."""
+        places = []
+        for axis in axes:
+            if axis < self.num_variables:
+                places.append(rows[:, axis])
+                continue
+            spanned = self.structure.axes[axis]
+            total = sum(times * np.array(self.structure.candidates[v])[rows[:, v]] for v, times in spanned.terms)
+            places.append(np.searchsorted(spanned.values, total))
+        return tuple(places)
+
+    def totals(self, rows: NDArray[np.intp], tables: Sequence[Integers], fixed: int) -> Integers:
+        """What every row of positions takes, by quantities given like `tables`: one array for each of them."""
+        taken = np.full(len(rows), fixed, dtype=np.int64)
+        for table, quantity in zip(self.tables, tables, strict=True):
+            taken += quantity[self.cells(table.axes, rows)]
+        return taken
 
     def time(self, positions: Sequence[int]) -> int:
         return self.fixed_time + sum(table.at(self.cell(table.axes, positions)) for table in self.tables)
