@@ -117,6 +117,14 @@ class ModelGraph:
     def _by_id(self) -> dict[str, ChannelGroup]:
         return {group.id: group for group in self.groups}
 
+    @cached_property
+    def _layers_by_group(self) -> dict[str, tuple[Layer, ...]]:
+        found: dict[str, list[Layer]] = {}
+        for layer in self.layers:
+            for group_id in layer.groups:
+                found.setdefault(group_id, []).append(layer)
+        return {group_id: tuple(layers) for group_id, layers in found.items()}
+
     def group(self, group_id: str) -> ChannelGroup:
         if group_id not in self._by_id:
             raise InvalidShape(
@@ -152,7 +160,7 @@ class ModelGraph:
 
     def layers_of(self, group_id: str) -> tuple[Layer, ...]:
         """Layers whose latency depends on this group's width."""
-        return tuple(layer for layer in self.layers if group_id in layer.groups)
+        return self._layers_by_group.get(group_id, ())
 
     def check_widths(self, widths: Mapping[str, int]) -> dict[str, int]:
         """All widths, the given ones replaced; refuses unknown groups and widths off the granule."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .problem import Objective, Positions, Problem, Solution, Table
+from .structure import Integers
 
 #: Prices of a unit of the limited quantity at which a descent starts, spread around the ratio of the two ranges.
 PRICE_STEPS = tuple(4.0**exponent for exponent in range(-4, 5))
@@ -39,11 +40,6 @@ def solve_by_exchange(
     return problem.solution(best[1], solver="exchange")
 
 
-def improve_locally(problem: Problem, objective: Objective, start: Positions, *, deadline: float) -> Positions:
-    """Where single and paired moves lead from one start."""
-    return _Walker(problem).improve(start, objective, deadline)
-
-
 class _Walker:
     """Knows which tables a move touches."""
 
@@ -58,7 +54,7 @@ class _Walker:
     def _time_of(self, tables: Sequence[Table], positions: Sequence[int]) -> int:
         return sum(table.at(self.problem.cell(table.axes, positions)) for table in tables)
 
-    def single_moves(self, positions: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def single_moves(self, positions: Sequence[int]) -> tuple[Integers, Integers]:
         """What every move (variable, position) adds to time and loss, staying put included."""
         times, losses, trial = [], [], list(positions)
         before = [self._time_of(tables, positions) for tables in self.touched]
@@ -79,85 +75,57 @@ class _Walker:
         for step in PRICE_STEPS:
             here = list(start)
             for _ in range(len(here) + 1):
-                if time.monotonic() > deadline:
-                    return ends
-                changed = False
+                before = tuple(here)
                 for v, tables in enumerate(self.touched):
+                    if time.monotonic() > deadline:
+                        return ends
                     costs = []
                     for p in range(len(problem.losses[v])):
                         trial = [*here[:v], p, *here[v + 1 :]]
                         costs.append(self._time_of(tables, trial) + step * ratio * float(problem.losses[v][p]))
                     chosen = int(np.argmin(costs))
-                    changed |= costs[chosen] < costs[here[v]]
                     here[v] = chosen if costs[chosen] < costs[here[v]] else here[v]
-                if not changed:
+                if tuple(here) == before:
                     break
             ends.append(tuple(here))
         return list(dict.fromkeys(ends))
 
     def improve(self, start: Positions, objective: Objective, deadline: float) -> Positions:
         """Moves alone, and in pairs where no single move helps, until neither does."""
-        problem, here = self.problem, list(start)
-        now_time, now_loss = problem.time(here), problem.loss(here)
+        here, now = start, (self.problem.time(start), self.problem.loss(start))
         while time.monotonic() <= deadline:
             times, losses = self.single_moves(here)
-            moved = self._best_move(here, now_time, now_loss, times, losses, objective)
-            if moved is None:
+            after_time, after_loss = now[0] + times, now[1] + losses
+            best = int(_ranked(objective, after_time, after_loss)[0])
+            trials = [(self._moved(here, best), (int(after_time[best]), int(after_loss[best])))]
+            if objective.key(*trials[0][1]) >= objective.key(*now):
+                trials = [
+                    (trial, (self.problem.time(trial), self.problem.loss(trial)))
+                    for trial in (self._moved(here, i, j) for i, j in self._pairs(here, now, times, losses, objective))
+                ]
+            better = min(trials, key=lambda trial: objective.key(*trial[1]), default=(here, now))
+            if objective.key(*better[1]) >= objective.key(*now):
                 break
-            here, now_time, now_loss = moved
-        return tuple(here)
+            here, now = better
+        return here
 
-    def _best_move(
-        self,
-        here: list[int],
-        now_time: int,
-        now_loss: int,
-        times: NDArray[np.int64],
-        losses: NDArray[np.int64],
-        objective: Objective,
-    ) -> tuple[list[int], int, int] | None:
-        now = objective.key(now_time, now_loss)
-        best, chosen = now, None
-        for i, (v, p) in enumerate(self.moves):
-            key = objective.key(now_time + int(times[i]), now_loss + int(losses[i]))
-            if key < best:
-                best, chosen = (
-                    key,
-                    ([*here[:v], p, *here[v + 1 :]], now_time + int(times[i]), now_loss + int(losses[i])),
-                )
-        if chosen is not None:
-            return chosen
-        for i, j in self._promising_pairs(here, now_time, now_loss, times, losses, objective):
-            (v, p), (w, q) = self.moves[i], self.moves[j]
-            trial = list(here)
-            trial[v], trial[w] = p, q
-            new_time, new_loss = self.problem.time(trial), now_loss + int(losses[i] + losses[j])
-            key = objective.key(new_time, new_loss)
-            if key < best:
-                best, chosen = key, (trial, new_time, new_loss)
-        return chosen
+    def _moved(self, here: Positions, *moves: int) -> Positions:
+        changed = dict(self.moves[i] for i in moves)
+        return tuple(changed.get(v, p) for v, p in enumerate(here))
 
-    def _promising_pairs(
-        self,
-        here: list[int],
-        now_time: int,
-        now_loss: int,
-        times: NDArray[np.int64],
-        losses: NDArray[np.int64],
-        objective: Objective,
+    def _pairs(
+        self, here: Positions, now: tuple[int, int], times: Integers, losses: Integers, objective: Objective
     ) -> list[tuple[int, int]]:
         """Pairs of moves of two variables, by what the sum of the single moves promises."""
-        moving = [i for i, (v, p) in enumerate(self.moves) if p != here[v]]
-        owner = [self.moves[i][0] for i in moving]
-        times, losses = times[moving], losses[moving]
-        time_sum, loss_sum = now_time + times[:, None] + times, now_loss + losses[:, None] + losses
-        first, second = (time_sum, loss_sum) if objective.minimise == "time" else (loss_sum, time_sum)
-        order = np.lexsort((second.ravel(), first.ravel(), np.maximum(0, second - objective.limit).ravel()))
-        pairs = []
-        for flat in order:
-            i, j = divmod(int(flat), len(owner))
-            if owner[i] < owner[j]:
-                pairs.append((moving[i], moving[j]))
-                if len(pairs) == JOINT_PAIRS:
-                    break
-        return pairs
+        moving = np.array([i for i, (v, p) in enumerate(self.moves) if p != here[v]], dtype=np.intp)
+        owner = np.array([self.moves[i][0] for i in moving])
+        left, right = np.nonzero(owner[:, None] < owner)
+        one, other = moving[left], moving[right]
+        order = _ranked(objective, now[0] + times[one] + times[other], now[1] + losses[one] + losses[other])
+        return [(int(one[k]), int(other[k])) for k in order[:JOINT_PAIRS]]
+
+
+def _ranked(objective: Objective, times: Integers, losses: Integers) -> NDArray[np.intp]:
+    """Best first, by (violation, objective, other)."""
+    first, second = (times, losses) if objective.minimise == "time" else (losses, times)
+    return np.lexsort((second, first, np.maximum(0, second - objective.limit)))

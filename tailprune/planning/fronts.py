@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .messages import DOUBT, Priced, price
-from .problem import Integers
+from .structure import Integers
 from .tree import Tree
 
 #: Partial plans held by one elimination, about 60 bytes each: beyond it the caller narrows the window, or gives up.

@@ -15,7 +15,7 @@ from ..core.scores import ChannelScores
 from .candidates import Candidates
 from .costs import TICKS_PER_US, LayerCosts
 from .describe import assemble_plan
-from .problem import Integers
+from .structure import Integers
 
 
 def greedy_plan(

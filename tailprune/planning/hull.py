@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .fronts import MAX_POINTS, OutOfRoom, Plans, plans_near
 from .messages import DOUBT, Priced, price
-from .problem import Integers, Problem
+from .problem import Problem
+from .structure import Integers
 from .sums import NEVER
 from .tree import Tree
 

@@ -17,7 +17,7 @@ from ..core.scores import ChannelScores
 from .costs import TICKS_PER_US, LayerCosts
 from .describe import assemble_plan
 from .host import Scope, choose_host
-from .problem import Integers
+from .structure import Integers
 
 #: Ratios priced before the walk. Latency wobbles by a step or two of single groups around a falling trend: a first row
 #: that fits lies within a few rows of the trend, and 64 intervals of ResNet-50's multiples of 8 hold some 50 rows each.

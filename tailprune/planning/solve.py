@@ -36,20 +36,19 @@ def solve(
     deadline = time.monotonic() + time_limit_s
     answers: list[Solution] = []
 
-    def left() -> float:
-        return max(0.05, deadline - time.monotonic())
-
     if solver in ("auto", "elimination"):
         share = time_limit_s / 2 if solver == "auto" else time_limit_s
         answers += _given(solve_by_elimination(problem, objective, starts=starts, time_limit_s=share))
     proved = any(answer.is_optimal(objective) for answer in answers)
     if solver in ("auto", "exchange") and not proved:
         share = time_limit_s / 4 if solver == "auto" else time_limit_s
-        answers += _given(solve_by_exchange(problem, objective, starts=starts, time_limit_s=share))
-    if solver == "milp" or (solver == "auto" and not proved):
+        known = [*(answer.positions for answer in answers), *starts]
+        answers += _given(solve_by_exchange(problem, objective, starts=known, time_limit_s=share))
+    left = deadline - time.monotonic()
+    if solver == "milp" or (solver == "auto" and not proved and left > 0):
         from .milp import solve_milp  # scipy takes half a second to load, and most problems are proved without it
 
-        answers += _given(solve_milp(problem, objective, time_limit_s=left()))
+        answers += _given(solve_milp(problem, objective, time_limit_s=left))
     feasible = [a for a in answers if objective.key(a.time, a.loss)[0] == 0]
     if not feasible:
         return None
