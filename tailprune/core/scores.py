@@ -85,7 +85,9 @@ class GroupScores:
 
     def _units(self, width: int) -> int:
         if width % self.granule or width < 0:
-            raise InvalidShape(f"Group {self.group} cannot have {width} channels; allowed: multiples of {self.granule}.")
+            raise InvalidShape(
+                f"Group {self.group} cannot have {width} channels; allowed: multiples of {self.granule}."
+            )
         return width // self.granule
 
 
