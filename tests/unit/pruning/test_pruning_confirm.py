@@ -86,6 +86,42 @@ def test_the_host_stands_after_three_tightenings_or_when_nothing_is_left(case, m
     assert any(line.startswith("no plan keeps the score within") for line in lines)
 
 
+def test_room_that_the_sum_does_not_see_is_used_once(case, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, graph, plan, host = case
+    plan = dataclasses.replace(plan, goal="better", predicted_us=plan.host_us, importance=0.6)
+    budgets: list[Budget] = []
+
+    def replan(budget: Budget) -> WidthPlan:
+        budgets.append(budget)
+        return dataclasses.replace(plan, budget_us=budget.us, predicted_us=budget.us, importance=0.7)
+
+    pretend(monkeypatch, 0.8, 0.97)
+    kept, lines = confirm.confirm_plan(net, graph, plan, host, replan, TIMER, IMAGES)
+    assert [b.us for b in budgets] == [pytest.approx(plan.host_us / 0.8)]
+    assert (kept.importance, len(lines)) == (0.7, 2)
+    assert "ratio off by -20.0%" in lines[0]
+    pretend(monkeypatch, 0.8, 1.1)
+    kept, _ = confirm.confirm_plan(net, graph, plan, host, replan, TIMER, IMAGES)
+    assert kept is plan, "the better one did not hold, the first one did"
+    pretend(monkeypatch, 0.99)
+    assert confirm.confirm_plan(net, graph, plan, host, pytest.fail, TIMER, IMAGES)[0] is plan
+
+
+def test_a_budget_is_kept_as_measured_too(case, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, graph, plan, host = case
+    tight = 0.9 * plan.host_us
+    plan = dataclasses.replace(plan, goal="better", budget_us=tight, predicted_us=tight)
+    pretend(monkeypatch, 0.95, 0.9)
+    budgets: list[Budget] = []
+
+    def replan(budget: Budget) -> WidthPlan:
+        budgets.append(budget)
+        return dataclasses.replace(plan, predicted_us=budget.us)
+
+    confirm.confirm_plan(net, graph, plan, host, replan, TIMER, IMAGES)
+    assert [b.us for b in budgets] == [pytest.approx(tight * 0.9 / 0.95)]
+
+
 def test_a_plan_that_is_the_host_is_not_measured(case, monkeypatch: pytest.MonkeyPatch) -> None:
     net, graph, _, host = case
     given = pretend(monkeypatch)
