@@ -32,6 +32,7 @@ from .core.scores import ChannelScores
 from .core.shapes import LayerShape
 from .filling import fill_table, measure_while
 from .planning import (
+    Frontier,
     SearchResult,
     WidthSpace,
     choose_host,
@@ -39,6 +40,7 @@ from .planning import (
     fixed_multiple,
     full_space,
     host_plan,
+    plan_frontier,
     plan_widths,
     search_widths,
 )
@@ -105,6 +107,7 @@ __all__ = [
     "EnvironmentMismatch",
     "FirstOf",
     "FormatError",
+    "Frontier",
     "InvalidShape",
     "LatencyCurve",
     "LatencySample",
@@ -151,6 +154,7 @@ __all__ = [
     "load_pruned",
     "measure_model",
     "measure_while",
+    "plan_frontier",
     "plan_widths",
     "prune_model",
     "read_widths",
