@@ -17,7 +17,7 @@ from .structure import cells_of
 TOLERANCE = 1e-6
 SCALE = 1e5
 #: What a bound of HiGHS may miss by, as a share: a plan this near to it counts as proved.
-RESOLUTION = 1e-9
+RESOLUTION = 1e-8
 #: A plan that breaks the limit by less than HiGHS sees is excluded and the program solved again, this often.
 ATTEMPTS = 20
 
