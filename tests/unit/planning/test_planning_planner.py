@@ -92,7 +92,9 @@ def test_a_budget_is_kept_or_refused_with_its_floor(seed: int, share: float) -> 
     floor = min(us for us, _, _ in everything)
     budget = Budget.fraction(share)
     original = math.fsum(la.calls * source.latency_us(s) for la, s in graph.shapes_at())
-    if floor > share * original + 1e-6:
+    if abs(floor - share * original) < 2e-6:
+        return  # budgets are rounded down to a picosecond: either answer is right
+    if floor > share * original:
         with pytest.raises(NoPlan) as refusal:
             plan_widths(graph, scores, latency=source, policy="reallocate", budget=budget)
         stated = re.search(r"below the cheapest plan, ([\d,.]+) us", str(refusal.value))
