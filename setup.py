@@ -36,7 +36,6 @@ setup(
         "torch-pruning==1.6.1",
         "numpy>=1.26",
         "scipy>=1.11",
-        "networkx>=3.0",
         "safetensors>=0.4",
         "typer>=0.12.4",
         "rich>=13",

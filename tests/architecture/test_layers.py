@@ -17,7 +17,7 @@ ALLOWED = {
     "steps": ({"core"}, {"numpy"}),
     "tables": ({"core"}, set()),
     "filling": ({"core", "steps", "tables"}, {"numpy"}),
-    "planning": ({"core", "steps"}, {"numpy", "networkx"}),
+    "planning": ({"core", "steps"}, {"numpy"}),
     "survey": ({"core", "waves", "steps"}, set()),
     "tracing": ({"core"}, {"torch"}),
     "timing": ({"core", "tables"}, {"torch", "onnxruntime", "pynvml"}),

@@ -108,8 +108,18 @@ def test_devices_are_listed(cli):
     assert "H200 SXM" in {d["name"] for d in json.loads(cli("table", "devices", "--json").out)["wave_model"]}
 
 
-def start_measuring(tiny, path):
-    command = [sys.executable, "-m", "tailprune", "measure", "-m", tiny, "-t", str(path), "-d", "cpu", *NET]
+#: Long enough to be interrupted: a few hundred shapes.
+LONGER = """
+from torch import nn
+
+def build():
+    convs = [nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 64), (64, 96), (96, 72))]
+    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(72, 10))
+"""
+
+
+def start_measuring(model, path):
+    command = [sys.executable, "-m", "tailprune", "measure", "-m", model, "-t", str(path), "-d", "cpu", *NET]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
@@ -132,9 +142,11 @@ def wait_for_samples(path, process, count):
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_what_was_measured_survives_an_interruption(tiny, tmp_path, how, code):
+def test_what_was_measured_survives_an_interruption(tmp_path, how, code):
     path = tmp_path / "t.db"
-    process = start_measuring(tiny, path)
+    (tmp_path / "longer.py").write_text(LONGER)
+    longer = f"{tmp_path / 'longer.py'}:build"
+    process = start_measuring(longer, path)
     wait_for_samples(path, process, 3)
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
@@ -147,7 +159,7 @@ def test_what_was_measured_survives_an_interruption(tiny, tmp_path, how, code):
     with tailprune.LatencyTable.open(path, create=False, read_only=True) as table:
         kept = len(table)
     assert kept >= 3
-    again = start_measuring(tiny, path)
+    again = start_measuring(longer, path)
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     with tailprune.LatencyTable.open(path, create=False, read_only=True) as table:
