@@ -16,8 +16,8 @@ MEMORY_FORMATS = ("channels_last", "contiguous")
 #: What may follow a layer inside its timed block, in the order it runs. Batch norms behind a layer are folded into it
 #: for inference and leave only a `bias`; `batch_norm` stands where it cannot be folded (before a convolution).
 EPILOGUE_OPS = (
-    "bias", "add", "mul", "relu", "relu6", "silu", "gelu", "hardswish", "hardsigmoid", "sigmoid", "leaky_relu", "tanh",
-    "elu", "softmax", "batch_norm", "layer_norm", "group_norm", "local_response_norm", "scale", "cat", "copy",
+    "bias", "add", "mul", "relu", "relu6", "silu", "gelu", "mish", "hardswish", "hardsigmoid", "sigmoid", "leaky_relu",
+    "tanh", "elu", "softmax", "batch_norm", "layer_norm", "group_norm", "local_response_norm", "scale", "cat", "copy",
 )  # fmt: skip
 
 

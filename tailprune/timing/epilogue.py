@@ -21,8 +21,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
+    "mish": nn.Mish,
 }
-IN_PLACE = ("relu", "relu6", "silu", "hardswish", "leaky_relu", "elu")
+IN_PLACE = ("relu", "relu6", "silu", "mish", "hardswish", "leaky_relu", "elu")
 #: Epilogue ops with a second operand, which comes from elsewhere in the network.
 BINARY = ("add", "mul")
 LOCAL_RESPONSE_SIZE = 5  # AlexNet and GoogLeNet

@@ -28,9 +28,10 @@ _FUNCTIONS = {
     "copy": "clone contiguous",
     "softmax": "softmax log_softmax",
     "group_norm": "group_norm instance_norm",
-    "leaky_relu": "leaky_relu prelu",
+    "relu6": "relu6 hardtanh clamp clip clamp_min clamp_max",  # one kernel; nn.ReLU6 calls hardtanh
+    "leaky_relu": "leaky_relu prelu rrelu",
     "elu": "elu selu celu",
-    **{n: n for n in ("relu", "relu6", "silu", "gelu", "hardswish", "hardsigmoid", "sigmoid", "tanh",
+    **{n: n for n in ("relu", "silu", "gelu", "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh",
                       "batch_norm", "layer_norm", "local_response_norm")},
 }  # fmt: skip
 KINDS = {function: kind for kind, functions in _FUNCTIONS.items() for function in functions.split()}
@@ -117,6 +118,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         read = list(_tensors((args, kwargs)))
         operands = tuple(Operand(writer=self._writer.get(id(t)), shape=tuple(t.shape)) for t in read)
+        versions = [tensor._version for tensor in read]
         result = func(*args, **kwargs)
         written = list(_tensors(result))
         if not read or not written:
@@ -126,7 +128,8 @@ class _Recorder(TorchFunctionMode):
         if any(operand.writer is not None for operand in operands) or kind in PRODUCTS:
             storages = {tensor.untyped_storage()._cdata for tensor in read}
             fresh = any(tensor.untyped_storage()._cdata not in storages for tensor in written)
-            if fresh or kind not in ("other", "copy"):  # in place counts, a view does not
+            in_place = any(tensor._version > version for tensor, version in zip(read, versions, strict=True))
+            if fresh or in_place or kind not in ("other", "copy"):  # a view does no work
                 self._note(kind, name, read, operands, written, _named(kind, name, args, kwargs))
                 self._writer.update({id(tensor): len(self.operations) - 1 for tensor in written})
             else:
