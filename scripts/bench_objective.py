@@ -26,11 +26,13 @@ from torch import nn
 
 import tailprune
 from recipes.configs import FinetuneConfig
+from recipes.data import load_images
 from recipes.evaluate import evaluate
 from recipes.finetune import finetune
 from recipes.images import ImageSet
 from recipes.norms import recalibrate_norms
-from scripts.bench_accuracy import append_row, dense_and_images, read_rows, taylor_scores
+from scripts.accuracy_figures import read_rows
+from scripts.bench_accuracy import append_row, dense_network, taylor_scores
 from scripts.record import figure, record
 from tailprune import ChannelScores, ModelGraph
 
@@ -156,7 +158,7 @@ def main() -> None:
     rows = args.work / "objective.csv"
     if args.verb == "train":
         torch.set_num_threads(1)
-        dense, images = dense_and_images(args.weights, args.data, args.device)
+        dense, images = dense_network("resnet20", args.weights, args.device), load_images(args.data).to(args.device)
         train(
             dense,
             images,

@@ -1,14 +1,17 @@
-"""Is a pruned network faster once it is snapped, at the same accuracy? The quickstart's network over 13 ratios.
+"""Is a pruned network faster once it is snapped, at the same accuracy? A small network over 13 ratios.
 
     python -m scripts.bench_snap --work DIR --until latency      # needs the device to itself, about 4 minutes
     python -m scripts.bench_snap --work DIR                      # fine-tunes what is left, then writes the figures
+    python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors --weights resnet20.pt
 
+The quickstart's network on the digits, or, given data and weights, a trained ResNet-20 on CIFAR-10, where accuracy falls
+with every channel and so tells networks apart.
 At each ratio: Torch-Pruning alone (magnitude, global), fixed multiples of 8, 16 and 32 that keep no less importance, and
 tailprune `faster`. All networks are measured interleaved in one run. The dense network, and at each ratio the host, tailprune
 and the fastest of the multiples, get the same fine-tune with each seed.
 "At equal accuracy" means: for the accuracy that the host reaches at each of the 13 ratios, the fastest network of each
 method that reaches it too (`scripts/equal_accuracy.py`). A killed run goes on in DIR. Writes benchmarks/snap.csv (every raw
-time), benchmarks/snap-accuracy.csv (every fine-tune) and benchmarks/snap.json.
+time), benchmarks/snap-accuracy.csv (every fine-tune) and benchmarks/snap.json; snap-cifar10 of the second.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -29,12 +33,13 @@ import torch
 from torch import nn
 
 import tailprune
-from recipes.configs import FINETUNE_DIGITS, TRAIN_DIGITS
+from recipes.configs import FINETUNE_DIGITS, TRAIN_DIGITS, FinetuneConfig
 from recipes.contest import MULTIPLES, Arena, deployed
 from recipes.data import ImageSet, load_images
+from recipes.distill import RememberedTeacher
 from recipes.evaluate import evaluate
 from recipes.finetune import finetune
-from recipes.models import load_weights, save_weights, slim_resnet
+from recipes.models import build_model, load_weights, save_weights, slim_resnet
 from scripts.equal_accuracy import Trained, pooled, resampled, savings
 from scripts.record import ROOT, figure, record
 
@@ -45,12 +50,53 @@ BEST = "best multiple"
 #: Draws behind each interval; its ends are then known to about a tenth of its width.
 DRAWS = 400
 Key = tuple[float, str]
+#: 200 steps for ResNet-20 on CIFAR-10, and the test images counted: two cores allow no more for 40 networks and two seeds.
+CIFAR_IMAGES, CIFAR_TEST = 6_400, 5_000
+FINETUNE_CIFAR = FinetuneConfig(
+    epochs=1, batch=32, learning_rate=0.02, warmup_epochs=0.1, label_smoothing=0.0, distill_weight=0.5,
+    recalibrate_batches=8, precision="bfloat16",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is pruned, and how all that comes of it is fine-tuned."""
+
+    name: str
+    dense: nn.Module
+    images: ImageSet
+    tune: FinetuneConfig
+    teacher: nn.Module | None = None
+
+
+def digits(work: Path, device: str) -> Task:
+    images = load_images("digits").to(device)
+    torch.manual_seed(0)
+    dense = slim_resnet(1).to(device)
+    if (work / "dense.safetensors").exists():
+        load_weights(dense, work / "dense.safetensors")
+    else:
+        finetune(dense, images, TRAIN_DIGITS)
+        save_weights(dense, work / "dense.safetensors")
+    return Task(name="snap", dense=_ready(dense), images=images, tune=FINETUNE_DIGITS)
+
+
+def cifar10(data: str, weights: Path, device: str) -> Task:
+    dense = _ready(build_model("resnet20-cifar", num_classes=10, weights=weights).to(device))
+    images = load_images(data).part(CIFAR_IMAGES).tested_on(CIFAR_TEST).to(device)
+    return Task(name="snap-cifar10", dense=dense, images=images, tune=FINETUNE_CIFAR, teacher=RememberedTeacher(dense))
+
+
+def _ready(dense: nn.Module) -> nn.Module:
+    return dense.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for what a second run reuses")
     parser.add_argument("--until", choices=("latency", "accuracy"), default="accuracy")
+    parser.add_argument("--data", help="packed CIFAR-10; the digits where none is given")
+    parser.add_argument("--weights", type=Path, help="of the ResNet-20 that goes with --data")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=25)
@@ -58,9 +104,10 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
 
-    images = load_images("digits").to(args.device)
-    example = images.example(args.batch).to(args.device)
-    dense = dense_network(images, args.work / "dense.safetensors", args.device)
+    if (args.data is None) != (args.weights is None):
+        parser.error("--data and --weights go together")
+    task = cifar10(args.data, args.weights, args.device) if args.data else digits(args.work, args.device)
+    dense, example = task.dense, task.images.example(args.batch).to(args.device)
     plans = kept_plans(args.work / "plans")
     if not (args.work / "latency.json").exists():
         timer = tailprune.DeviceTimer(args.device)
@@ -73,19 +120,8 @@ def main() -> None:
         measure(dense, plans, example, args.device, args.rounds, args.work / "latency.json")
     if args.until == "accuracy":
         us = {key: median(times) for key, times in read_latency(args.work)["times_us"].items()}
-        train(dense, {key: plans.get(key) for key in contenders(us)}, images, args.seeds, args.work / "accuracy.csv")
-        write(args.work, images)
-
-
-def dense_network(images: ImageSet, path: Path, device: str) -> nn.Module:
-    torch.manual_seed(0)
-    dense = slim_resnet(1).to(device, memory_format=torch.channels_last)
-    if path.exists():
-        load_weights(dense, path)
-    else:
-        finetune(dense, images, TRAIN_DIGITS)
-        save_weights(dense, path)
-    return dense.eval()
+        train(task, {key: plans.get(key) for key in contenders(us)}, args.seeds, args.work / "accuracy.csv")
+        write(args.work, task)
 
 
 def make_plans(arena: Arena, ratio: float) -> dict[Key, tailprune.WidthPlan]:
@@ -146,18 +182,16 @@ def contenders(us: Mapping[Key, float]) -> dict[Key, str]:
     return chosen
 
 
-def train(
-    dense: nn.Module, plans: Mapping[Key, tailprune.WidthPlan | None], images: ImageSet, seeds: int, path: Path
-) -> None:
+def train(task: Task, plans: Mapping[Key, tailprune.WidthPlan | None], seeds: int, path: Path) -> None:
     """The same fine-tune for every network, the dense one included; one line of the file each, and none twice."""
     done = {(float(row["ratio"]), row["method"], int(row["seed"])) for row in read_rows(path)}
     for seed in range(seeds):
         for (ratio, name), plan in plans.items():
             if (ratio, name, seed) in done:
                 continue
-            model = tailprune.apply_plan(dense, plan) if plan else copy.deepcopy(dense)
-            finetune(model, images, dataclasses.replace(FINETUNE_DIGITS, seed=seed))
-            found = evaluate(model, images)
+            model = tailprune.apply_plan(task.dense, plan) if plan else copy.deepcopy(task.dense)
+            finetune(model, task.images, dataclasses.replace(task.tune, seed=seed), teacher=task.teacher)
+            found = evaluate(model, task.images)
             with path.open("a") as file:
                 file.write(f"{ratio},{name},{seed},{found.correct},{found.total}\n")
             print(f"seed {seed} ratio {ratio} {name}: {found}", flush=True)
@@ -168,7 +202,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(lines, fieldnames=("ratio", "method", "seed", "correct", "total")))
 
 
-def write(work: Path, images: ImageSet) -> None:
+def write(work: Path, task: Task) -> None:
     """Figures from what DIR holds; nothing is measured here."""
     kept = read_latency(work)
     times_us = kept["times_us"]
@@ -178,12 +212,12 @@ def write(work: Path, images: ImageSet) -> None:
     runs: dict[Key, list[int]] = defaultdict(list)
     for row in rows:
         runs[float(row["ratio"]), row["method"]].append(int(row["correct"]))
-    with (ROOT / "benchmarks/snap-accuracy.csv").open("w", newline="") as file:
+    with (ROOT / f"benchmarks/{task.name}-accuracy.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
-    count = len(images.test_images)
+    count = len(task.images.test_images)
     trained = {key: Trained(us=us[key], correct=sum(runs[key]), total=count * len(runs[key])) for key in role}
     # The dense network is every method's at ratio 0.
     methods = {
@@ -201,7 +235,7 @@ def write(work: Path, images: ImageSet) -> None:
         for rival in ("host", BEST)
     }
     record(
-        "snap",
+        task.name,
         figures={
             "median saving against the unrounded host at equal accuracy": figure(median(at_host), 0.15, at_most=False),
             "median saving against the best fixed multiple at equal accuracy": figure(
@@ -229,8 +263,9 @@ def write(work: Path, images: ImageSet) -> None:
             **kept["environment"], "batch": kept["batch"], "dtype": "float32", "memory_format": "channels_last",
         },
         notes=[
-            f"{len(runs[0.0, 'dense'])} seeds of the same fine-tune for each of {len(runs)} networks, {count} test digits each: "
-            "one image is 0.28 points; snap-accuracy.csv holds every run",
+            f"{len(runs[0.0, 'dense'])} seeds of the same fine-tune for each of {len(runs)} networks, {count} test images each; "
+            f"{task.name}-accuracy.csv holds every run",
+            f"{task.name}: {len(task.images.train_images):,} training images, {task.tune}",
             "equal accuracy: for the accuracy the host reaches at each ratio, the fastest network of each method that "
             "reaches it; accuracies pooled by isotonic regression, linear between networks",
             f"90 % of {DRAWS} redrawn test counts give a median saving at equal accuracy of {_span(d[0] for d in draws)} "

@@ -42,7 +42,7 @@ def record(
         writer.writeheader()
         writer.writerows(rows)
     body = {
-        "benchmark": f"scripts/bench_{name}.py",
+        "benchmark": f"scripts/bench_{name.partition('-')[0]}.py",
         "utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "tailprune", "recipes")),
