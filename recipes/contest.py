@@ -8,14 +8,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
 import tailprune
-from tailprune import LatencyTable, WidthPlan
+from recipes.errors import RecipeError
+from tailprune import ChannelScores, LatencyTable, ModelGraph, WidthPlan
 
+Role = Literal["dense", "host", "rival", "ours"]
 #: Rivals of rule: every width a multiple of these.
 MULTIPLES = (8, 16, 32)
 
@@ -25,7 +28,7 @@ class Contestant:
     """One network. `plan` is None for the dense one."""
 
     name: str
-    role: str  # dense | host | rival | ours
+    role: Role
     model: nn.Module
     plan: WidthPlan | None = None
     note: str = ""
@@ -35,6 +38,16 @@ class Contestant:
         """Names this network's channels: two runs that choose alike share a fine-tuned checkpoint."""
         kept = {c.group: c.kept for c in self.plan.choices} if self.plan else {}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tailored:
+    """The host with one line more: the network, and what its widths were decided from."""
+
+    model: nn.Module
+    graph: ModelGraph
+    scores: ChannelScores
+    plan: WidthPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +76,23 @@ class Arena:
             channel_groups={},
         )
 
-    def tailored(self, ratio: float, goal: str) -> tuple[nn.Module, tailprune.TailAwarePruner]:
-        """The same host with one line more."""
+    def tailored(self, ratio: float, goal: Literal["faster", "better"]) -> Tailored:
         pruner = tailprune.TailAwarePruner(self.host(ratio), latency=self.table, timer=self.timer, goal=goal)
         pruner.step()
-        return pruner.host.model, pruner
+        if pruner.graph is None or pruner.scores is None or pruner.plan is None:
+            raise RecipeError(f"At ratio {ratio} the host prunes nothing; raise the ratio.")
+        return Tailored(model=pruner.host.model, graph=pruner.graph, scores=pruner.scores, plan=pruner.plan)
 
     def multiple(
-        self,
-        pruner: tailprune.TailAwarePruner,
-        multiple: int,
-        *,
-        target_us: float | None = None,
-        target_importance: float | None = None,
+        self, start: Tailored, multiple: int, *, target_us: float | None = None, target_importance: float | None = None
     ) -> tuple[nn.Module, WidthPlan]:
         """The fair fixed multiple: the host's ratio bisected to the same latency, or to the same importance kept."""
         plan = tailprune.measure_while(
             self.table,
             self.timer,
             lambda: tailprune.fixed_multiple(
-                pruner.graph,
-                pruner.scores,
+                start.graph,
+                start.scores,
                 self.table,
                 multiple,
                 target_us=target_us,
@@ -93,13 +102,12 @@ class Arena:
         return tailprune.apply_plan(self.dense, plan), plan
 
 
-def assemble(arena: Arena, ratio: float) -> tuple[list[Contestant], tailprune.TailAwarePruner]:
-    """All contestants at one ratio, the dense network first; and the pruner behind `faster`."""
+def assemble(arena: Arena, ratio: float) -> tuple[list[Contestant], Tailored]:
+    """All contestants at one ratio, the dense network first; and what is behind `faster`."""
     host = arena.host(ratio)
     host.step()
-    faster, pruner = arena.tailored(ratio, "faster")
-    better, better_pruner = arena.tailored(ratio, "better")
-    host_plan = tailprune.host_plan(pruner.graph, pruner.scores, arena.table)
+    faster, better = arena.tailored(ratio, "faster"), arena.tailored(ratio, "better")
+    host_plan = tailprune.host_plan(faster.graph, faster.scores, arena.table)
     contestants = [
         Contestant(name="dense", role="dense", model=arena.dense),
         Contestant(name="host", role="host", model=host.model, plan=host_plan),
@@ -107,14 +115,14 @@ def assemble(arena: Arena, ratio: float) -> tuple[list[Contestant], tailprune.Ta
     for multiple in MULTIPLES:
         note = "at our latency"
         try:
-            model, plan = arena.multiple(pruner, multiple, target_us=pruner.plan.predicted_us)
+            model, plan = arena.multiple(faster, multiple, target_us=faster.plan.predicted_us)
         except tailprune.NoPlan:
             note = "too slow; at the host's importance"
-            model, plan = arena.multiple(pruner, multiple, target_importance=pruner.plan.host_importance)
+            model, plan = arena.multiple(faster, multiple, target_importance=faster.plan.host_importance)
         contestants.append(Contestant(name=f"multiple of {multiple}", role="rival", model=model, plan=plan, note=note))
-    contestants.append(Contestant(name="tailprune faster", role="ours", model=faster, plan=pruner.plan))
-    contestants.append(Contestant(name="tailprune better", role="ours", model=better, plan=better_pruner.plan))
-    return contestants, pruner
+    contestants.append(Contestant(name="tailprune faster", role="ours", model=faster.model, plan=faster.plan))
+    contestants.append(Contestant(name="tailprune better", role="ours", model=better.model, plan=better.plan))
+    return contestants, faster
 
 
 def deployed(model: nn.Module, example: torch.Tensor) -> nn.Module:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -100,8 +101,8 @@ def main(
 
     arena = Arena(dense=dense, example=example, table=table, timer=timer, ignored=_ignored)
     with stages.step("prune and snap") as step:
-        contestants, pruner = assemble(arena, ratio)
-        step.say(pruner.plan.summary().splitlines()[1].strip())
+        contestants, ours = assemble(arena, ratio)
+        step.say(ours.plan.summary().splitlines()[1].strip())
 
     with stages.step("fine-tune") as step:
         before = {c.name: evaluate(c.model, images) for c in contestants}
@@ -118,11 +119,11 @@ def main(
             {c.name: deployed(c.model, example) for c in contestants}, example, device=where, rounds=40
         )
         comparison = reports.Comparison(
-            rows=tuple(_row(c, graph, pruner.plan, timings, before, after) for c in contestants)
+            rows=tuple(_row(c, graph, ours.plan, timings, before, after) for c in contestants)
         )
         step.say(comparison.sentence)
 
-    points = ()
+    points: tuple[reports.SweepPoint, ...] = ()
     if sweep:
         with stages.step("sweep") as step:
             points = sweep_ratios(arena, progress=step.progress)
@@ -131,10 +132,10 @@ def main(
     page = reports.ReportPage(
         title="tailprune quickstart",
         comparison=comparison,
-        plan=pruner.plan,
-        staircases=_views(staircases, pruner.plan),
+        plan=ours.plan,
+        staircases=_views(staircases, ours.plan),
         sweep=points,
-        layers=_layer_times(graph, pruner.plan, table),
+        layers=_layer_times(graph, ours.plan, table),
         environment=timer.environment.as_dict(),
         provenance={
             "network": graph.model,
@@ -146,10 +147,10 @@ def main(
             "tailprune": tailprune.__version__,
             "command": " ".join(["python -m recipes.quickstart", *sys.argv[1:]]),
         },
-        warnings=(*pruner.plan.warnings, *timings.notes),
+        warnings=(*ours.plan.warnings, *timings.notes),
         banner=DIGITS_BANNER if images.name.startswith("digits") else images.note,
     )
-    pruner.plan.save(out / "faster.plan.json")
+    ours.plan.save(out / "faster.plan.json")
     reports.write_page(page, out / "report.html")
     wide = max(Console().width, TABLE_WIDTH)
     Console(width=wide).print(reports.comparison_table(comparison))
@@ -180,7 +181,7 @@ def _dense_network(
     if weights is not None:
         return resnet_from_weights(weights).to(where).eval()
     torch.manual_seed(train.seed)
-    model = slim_resnet(blocks, images.num_classes).to(where, memory_format=torch.channels_last)
+    model = slim_resnet(blocks, images.num_classes).to(where).to(memory_format=torch.channels_last)
     if cache.exists():
         load_weights(model, cache)
         return model.eval()
@@ -227,9 +228,9 @@ def _row(
     contestant: Contestant,
     graph: tailprune.ModelGraph,
     plan: tailprune.WidthPlan,
-    timings: object,
-    before: dict,
-    after: dict,
+    timings: tailprune.ModelTimings,
+    before: Mapping[str, Accuracy],
+    after: Mapping[str, Accuracy],
 ) -> reports.ComparisonRow:
     mine = contestant.plan
     widths = mine.widths if mine else {}

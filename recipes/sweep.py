@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 import tailprune
-from recipes.contest import MULTIPLES, Arena, deployed
+from recipes.contest import MULTIPLES, Arena, Role, deployed
 from tailprune.reports import SweepPoint
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -27,13 +27,14 @@ def sweep_networks(
         host = arena.host(ratio)
         host.step()
         networks[ratio, "host"] = host.model
-        networks[ratio, OURS], pruner = arena.tailored(ratio, "faster")
+        ours = arena.tailored(ratio, "faster")
+        networks[ratio, OURS] = ours.model
         for multiple in MULTIPLES:
             try:
-                plan_of = arena.multiple(pruner, multiple, target_importance=pruner.plan.host_importance)
+                rival = arena.multiple(ours, multiple, target_importance=ours.plan.host_importance)
             except tailprune.NoPlan:
                 continue
-            networks[ratio, f"multiple of {multiple}"], _ = plan_of
+            networks[ratio, f"multiple of {multiple}"], _ = rival
     return networks
 
 
@@ -51,7 +52,7 @@ def sweep_points(
     points = []
     for ratio, name in networks:
         low, high = timings.interval_us(f"{ratio} {name}")
-        role = {"host": "host", OURS: "ours"}.get(name, "rival")
+        role: Role = "host" if name == "host" else "ours" if name == OURS else "rival"
         us = timings.median_us(f"{ratio} {name}")
         points.append(SweepPoint(ratio=ratio, method=name, measured_us=us, spread_us=(high - low) / 2, role=role))
     return tuple(points)

@@ -40,6 +40,7 @@ from recipes.distill import RememberedTeacher
 from recipes.evaluate import evaluate
 from recipes.finetune import finetune
 from recipes.models import build_model, load_weights, save_weights, slim_resnet
+from recipes.models.catalog import output_layers
 from scripts.equal_accuracy import Trained, pooled, resampled, savings
 from scripts.record import ROOT, figure, record
 
@@ -88,7 +89,7 @@ def cifar10(data: str, weights: Path, device: str) -> Task:
 
 
 def _ready(dense: nn.Module) -> nn.Module:
-    return dense.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return dense.to(memory_format=torch.channels_last).eval()
 
 
 def main() -> None:
@@ -112,7 +113,7 @@ def main() -> None:
     if not (args.work / "latency.json").exists():
         timer = tailprune.DeviceTimer(args.device)
         table = tailprune.LatencyTable.open(args.work / "latency.db", environment=timer.environment)
-        arena = Arena(dense=dense, example=example, table=table, timer=timer, ignored=lambda model: [model.linear])
+        arena = Arena(dense=dense, example=example, table=table, timer=timer, ignored=output_layers)
         for ratio in RATIOS:
             if (ratio, OURS) not in plans:
                 keep_plans(args.work / "plans", made := make_plans(arena, ratio))
@@ -126,14 +127,14 @@ def main() -> None:
 
 def make_plans(arena: Arena, ratio: float) -> dict[Key, tailprune.WidthPlan]:
     """Every contestant's plan at one ratio; a multiple that cannot keep the host's importance at any ratio is left out."""
-    _, pruner = arena.tailored(ratio, "faster")
+    ours = arena.tailored(ratio, "faster")
     plans = {
-        (ratio, "host"): tailprune.host_plan(pruner.graph, pruner.scores, arena.table),
-        (ratio, OURS): pruner.plan,
+        (ratio, "host"): tailprune.host_plan(ours.graph, ours.scores, arena.table),
+        (ratio, OURS): ours.plan,
     }
     for multiple, name in zip(MULTIPLES, RIVALS, strict=True):
         try:
-            _, plans[ratio, name] = arena.multiple(pruner, multiple, target_importance=pruner.plan.host_importance)
+            _, plans[ratio, name] = arena.multiple(ours, multiple, target_importance=ours.plan.host_importance)
         except tailprune.NoPlan as error:
             print(f"ratio {ratio}: {error}", flush=True)
     print(f"ratio {ratio}: {len(plans)} plans", flush=True)
