@@ -19,7 +19,7 @@ from ..survey.losses import PARTS
 #: What a row says; `error` stands in place of the numbers where a network or dtype cannot be surveyed.
 FIELDS = (
     "model", "family", "side", "parameters", "macs", "weights", "top1", "batch", "dtype", "latency_origin", "latency_kind",
-    "latency_us", "images_per_s", "utilization", "intensity", *PARTS, "untraced", "error",
+    "latency_us", "images_per_s", "utilization", "beyond_peak", "intensity", *PARTS, "untraced", "error",
 )  # fmt: skip
 _NOTHING: Callable[[int, int, str], None] = lambda done, total, what: None  # noqa: E731
 
@@ -138,6 +138,7 @@ def _numbers(found: Survey) -> dict[str, object]:
         "latency_us": found.latency_us,
         "images_per_s": found.images_per_s,
         "utilization": found.utilization,
+        "beyond_peak": sum(layer.beyond_peak for layer in found.layers),
         "intensity": found.intensity,
         **parts,
     }

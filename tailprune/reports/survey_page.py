@@ -14,12 +14,14 @@ Row = Mapping[str, str]
 
 _INTRO = """# How much of a GPU do networks use?
 
-Utilization is useful FLOP/s over the stated peak FLOP/s of the dtype, with two FLOP per multiply-add of a direct product:
+Utilization is the share of the time in which arithmetic at the stated peak FLOP/s of the dtype would be done, with two FLOP per
+multiply-add of a direct product:
 
-    utilization = 2 x multiply-adds / latency / stated peak
+    utilization = sum of min(2 x multiply-adds / stated peak, latency) / sum of latencies        over the layers, in (0, 1]
 
-It is not the busy percentage that monitors show: a GPU is 100 % busy while one SM of it works. Above 100 % a layer made fewer
-multiplications than a direct product (Winograd, in float32), or ran above the stated clock.
+It is not the busy percentage that monitors show: a GPU is 100 % busy while one SM of it works. A layer that is faster than a direct
+product at the peak is **beyond the peak** and counts as fully used: it made fewer multiplications (Winograd's algorithm, for
+convolutions in float32), or ran above the stated clock. How many layers do so is counted.
 
 {kind}
 """
@@ -95,13 +97,15 @@ def _by_batch(rows: Sequence[Row]) -> str:
     lines = [
         "## By batch and dtype",
         "",
-        "| dtype | batch | networks | least | median | most used of the peak |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| dtype | batch | networks | least | median | most used of the peak | networks with layers beyond it |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for dtype, batch in cells:
-        at = sorted(float(r["utilization"]) for r in rows if r["dtype"] == dtype and int(r["batch"]) == batch)
+        here = [r for r in rows if r["dtype"] == dtype and int(r["batch"]) == batch]
+        at = sorted(float(r["utilization"]) for r in here)
+        beyond = sum(r["beyond_peak"] not in ("", "0") for r in here)
         middle = (at[(len(at) - 1) // 2] + at[len(at) // 2]) / 2
-        lines.append(f"| {dtype} | {batch} | {len(at)} | {at[0]:.1%} | {middle:.1%} | {at[-1]:.1%} |")
+        lines.append(f"| {dtype} | {batch} | {len(at)} | {at[0]:.1%} | {middle:.1%} | {at[-1]:.1%} | {beyond} |")
     return "\n".join([*lines, ""])
 
 

@@ -19,7 +19,7 @@ def survey_table(survey: Survey, *, most: int | None = None, wide: bool = True) 
     table = _table(
         f"{escape(survey.model)}: what each layer uses (µs)",
         caption=f"{survey.kind}, {escape(survey.origin)}; batch {survey.batch}, {survey.dtype}, {survey.memory_format}. Use: "
-        "useful FLOP/s over the stated peak. Waves (the last one's fill), tiles (their used share) and tail (time that SMs wait for "
+        "useful FLOP/s over the stated peak (>: faster than a direct product can be). Waves (the last one's fill), tiles (their used share) and tail (time that SMs wait for "
         "it) are the wave model's. Wasted: paid for channels that are not there; free: channels up to the edge, at no cost.",
     )
     table.padding = (0, 1, 0, 0)
@@ -49,7 +49,7 @@ def survey_cells(layer: LayerUse) -> dict[str, str]:
     return {
         "channels": f"{shape.in_channels:,}→{shape.out_channels:,}",
         "time": us(layer.latency_us),
-        "use": f"{layer.utilization:.1%}" if layer.utilization else "–",
+        "use": (">" * layer.beyond_peak + f"{layer.utilization:.1%}") if layer.utilization else "–",
         "FLOP/B": f"{layer.intensity:,.0f}",
         "waves": f"{grid.num_waves} ({grid.tail_fill:.0%})" if grid else "–",
         "tiles": f"{grid.tile_efficiency:.0%}" if grid else "–",

@@ -12,6 +12,7 @@ from ..core.protocols import LatencyKind
 from ..core.shapes import LayerShape
 from .binding import BOUNDS, Binding, Bound
 from .changes import Change
+from .conditions import conditions_body, conditions_line
 from .payoff import PAYS, Payoff
 from .places import Place
 
@@ -150,7 +151,7 @@ class Diagnosis:
             lines.append("No single change of width would help.")
         lines += [
             "",
-            f"{self.origin}; batch {self.batch}, {self.dtype}, {self.memory_format}; a sum of layers ({self.kind})",
+            conditions_line(self),
         ]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(line for i, line in enumerate(lines) if line or lines[i - 1])
@@ -158,12 +159,7 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
         return {
-            "model": self.model,
-            "batch": self.batch,
-            "dtype": self.dtype,
-            "memory_format": self.memory_format,
-            "latency_origin": self.origin,
-            "latency_kind": self.kind,
+            **conditions_body(self),
             "widths": dict(self.widths),
             "dense_us": self.dense_us,
             "latency_us": self.latency_us,

@@ -11,8 +11,12 @@ from typing import Any
 from ..core.protocols import LatencyKind
 from ..core.shapes import LayerShape
 from ..waves import WaveProfile
+from .conditions import conditions_body, conditions_line
 from .losses import PARTS, TimeSplit
 from .places import Place
+
+#: FLOP/s and peak are quotients of doubles: a layer exactly at the peak is not beyond it.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +50,27 @@ class LayerUse:
         return self.flop / self.latency_us * 1e6
 
     @property
+    def useful_us(self) -> float | None:
+        """The time of its arithmetic at the stated peak, at most all of its time."""
+        return None if self.peak_flops_per_s is None else min(1e6 * self.flop / self.peak_flops_per_s, self.latency_us)
+
+    @property
     def utilization(self) -> float | None:
-        """Useful FLOP/s over the stated peak of this dtype; above 1 only where fewer multiplications were made, or clocks boosted."""
-        return None if self.peak_flops_per_s is None else self.flops_per_s / self.peak_flops_per_s
+        """Useful FLOP/s over the stated peak of this dtype, in [0, 1]: 0 without arithmetic, 1 where `beyond_peak`."""
+        return None if self.useful_us is None else self.useful_us / self.latency_us
+
+    @property
+    def beyond_peak(self) -> bool:
+        """Whether a direct product would need more than the stated peak: then fewer multiplications were made, or the clock,
+        the peak or the latency is not what was stated."""
+        return self.peak_flops_per_s is not None and self.flops_per_s > self.peak_flops_per_s * (1 + ROUNDING)
+
+    @property
+    def fewer_multiplications(self) -> bool:
+        """Whether an algorithm with fewer multiplications than the direct product is known for this layer (Winograd's)."""
+        shape = self.shape
+        plain = shape.stride_hw == shape.dilation_hw == (1, 1) and not shape.depthwise
+        return shape.op == "conv" and plain and max(shape.kernel_hw) > 1
 
     @property
     def intensity(self) -> float:
@@ -98,7 +120,9 @@ class Survey:
 
     @property
     def utilization(self) -> float | None:
-        return None if self.peak_flops_per_s is None else self.flops_per_s / self.peak_flops_per_s
+        """The layers' useful time over all time, in (0, 1]."""
+        useful = [layer.useful_us for layer in self.layers if layer.useful_us is not None]
+        return None if self.peak_flops_per_s is None else math.fsum(useful) / self.latency_us
 
     @property
     def images_per_s(self) -> float:
@@ -141,20 +165,13 @@ class Survey:
         free = sum(bool(layer.free_headroom) for layer in self.layers)
         if free:
             lines.append(f"  {free} layers could be wider at no cost; `tailprune plan --grow` uses that")
-        lines.append(
-            f"  {self.origin}; batch {self.batch}, {self.dtype}, {self.memory_format}; a sum of layers ({self.kind})"
-        )
+        lines.append(f"  {conditions_line(self)}")
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
         return {
-            "model": self.model,
-            "batch": self.batch,
-            "dtype": self.dtype,
-            "memory_format": self.memory_format,
-            "latency_origin": self.origin,
-            "latency_kind": self.kind,
+            **conditions_body(self),
             "device": self.device,
             "peak_flops_per_s": self.peak_flops_per_s,
             "peak_origin": self.peak_origin,
@@ -185,6 +202,7 @@ def _layer_body(layer: LayerUse) -> dict[str, Any]:
         "kind": layer.kind,
         "flops_per_s": layer.flops_per_s,
         "utilization": layer.utilization,
+        "beyond_peak": layer.beyond_peak,
         "intensity": layer.intensity,
         "waves": grid.num_waves if grid else None,
         "tail_fill": grid.tail_fill if grid else None,

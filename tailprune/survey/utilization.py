@@ -27,7 +27,11 @@ def survey_utilization(
 ) -> Survey:
     """What share of its device's peak does this network achieve, and where does the rest of the time go?
 
-        utilization = 2 x multiply-adds / latency / stated peak FLOP/s of the dtype       (never the busy percentage)
+        utilization = sum of min(2 x multiply-adds / stated peak, latency) / sum of latencies       (never the busy percentage)
+
+    over the layers, with the stated peak FLOP/s of the dtype: the share of the time that a direct product at the peak would take,
+    in (0, 1]. Where a direct product would take longer than the layer did (Winograd makes fewer multiplications) all of its time
+    counts as useful, and a warning says so.
 
     `latency` prices every layer, measured or modelled, and is named in the result. `device` states the peak and adds the
     wave model's grid and split of the time (`survey.losses.TimeSplit`); with a wave model as `latency` it is known. Without a
@@ -131,11 +135,18 @@ def _unpriced(place: Place) -> bool:
 
 def _warnings(graph: ModelGraph, layers: tuple[LayerUse, ...]) -> list[str]:
     found = []
-    beyond = [layer.name for layer in layers if (layer.utilization or 0.0) > 1]
-    if beyond:
+    beyond = [layer for layer in layers if layer.beyond_peak]
+    fewer = [layer.name for layer in beyond if layer.fewer_multiplications]
+    others = [layer.name for layer in beyond if not layer.fewer_multiplications]
+    if fewer:
         found.append(
-            f"{len(beyond)} layers exceed the stated peak ({beyond[0]}): fewer multiplications than a direct product "
-            "(Winograd), clocks above the stated one, or a wrong peak"
+            f"{len(fewer)} layers ({fewer[0]}) are faster than a direct product at the stated peak, as Winograd's algorithm can be; "
+            "they count as fully used"
+        )
+    if others:
+        found.append(
+            f"{len(others)} layers ({others[0]}) exceed the stated peak, and no algorithm explains it: the clock is above the "
+            "stated one, or the peak or the latency is wrong; they count as fully used"
         )
     if len({layer.kind == "modelled" for layer in layers}) > 1:
         found.append("measured and modelled latencies are added up here")

@@ -1,7 +1,7 @@
 """Runs the command line in this process, as the console script does, and hands back what a shell would see."""
 
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 
@@ -21,13 +21,15 @@ def build():
 def other():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
 
+def flat():
+    return nn.Flatten()
+
 def broken():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(5, 5))
 """
 
 
-@dataclass
-class Ran:
+class Ran(NamedTuple):
     code: int
     out: str
     err: str

@@ -67,11 +67,45 @@ def test_by_the_model_utilization_lies_in_0_to_1_and_the_split_adds_up(widths, n
     assert found.split.total_us == pytest.approx(found.latency_us)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=4),
+    st.floats(1e-3, 1e4),
+    st.sampled_from(["float16", "float32"]),
+    st.integers(0, 99),
+)
+def test_whatever_is_measured_utilization_lies_in_0_to_1(widths, slower, dtype, seed):
+    """Latencies far below and far above arithmetic at the peak, another factor for every layer."""
+    paces = [slower * (1 + (seed + i) % 7) for i in range(len(widths) + 1)]
+    source = FormulaSource(lambda s: paces[s.in_hw[0] - 14] * 2e6 * s.macs / H200.peak(dtype))
+    found = survey_utilization(chain(*widths, dtype=dtype), source, device=H200, place=False)
+    assert 0 < found.utilization <= 1
+    for layer, pace in zip(found.layers, paces, strict=True):
+        assert 0 < layer.utilization <= 1
+        assert layer.utilization == pytest.approx(min(1.0, 1 / pace))
+        assert layer.beyond_peak == (pace < 1 - 1e-6) or pace == pytest.approx(1)
+        assert layer.split.useful_us == pytest.approx(layer.useful_us)
+    assert found.utilization == pytest.approx(found.split.useful_us / found.latency_us)
+
+
 def test_more_than_the_stated_peak_is_told_and_not_hidden():
     found = survey_utilization(chain(64, **HALF), peak_pace(H200, slower=0.8), device=H200)
-    assert found.utilization == pytest.approx(1.25)
-    assert any("exceed the stated peak" in warning and "Winograd" in warning for warning in found.warnings)
+    assert found.utilization == 1 and all(layer.beyond_peak for layer in found.layers)
+    assert found.flops_per_s == pytest.approx(1.25 * H200.peak("float16"))
+    assert any("exceed the stated peak" in told and "no algorithm explains it" in told for told in found.warnings)
     assert found.split.total_us == pytest.approx(found.latency_us)
+    assert found.to_dict()["layers"][0]["beyond_peak"] is True
+
+
+def test_winograd_is_named_where_it_can_be_and_only_there():
+    graph = chain(64, **HALF)
+    wide = [dataclasses.replace(la, shape=dataclasses.replace(la.shape, kernel_hw=(3, 3))) for la in graph.layers]
+    found = survey_utilization(
+        dataclasses.replace(graph, layers=tuple(wide)), peak_pace(H200, slower=0.8), device=H200, place=False
+    )
+    assert len(found.warnings) == 1 and "as Winograd's algorithm can be" in found.warnings[0]
+    exact = survey_utilization(graph, peak_pace(H200, slower=1.0), device=H200, place=False)
+    assert exact.utilization == pytest.approx(1) and not exact.warnings
 
 
 def test_without_a_device_nothing_about_peaks_is_invented():

@@ -4,48 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 
 import pytest
 
 from tailprune.cli import survey_all as many
-from tailprune.cli.main import main
 from tailprune.core.errors import FormatError, InvalidShape
 from tailprune.reports import NetworkUse, plot_networks, plot_time_map, survey_page
 from tailprune.survey import survey_utilization
 from tailprune.tracing import trace_model
 from tailprune.waves import WaveModel, load_device
-
-TINY = """
-from torch import nn
-def build():
-    return nn.Sequential(nn.Conv2d(3, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 40, 3), nn.AdaptiveAvgPool2d(1),
-                         nn.Flatten(), nn.Linear(40, 10))
-def flat():
-    return nn.Flatten()
-"""
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["tailprune", *map(str, args)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    (tmp_path / "tiny.py").write_text(TINY)
-    return f"{tmp_path / 'tiny.py'}:build"
 
 
 def rows_of(folder):
@@ -163,7 +130,7 @@ def test_a_network_that_cannot_be_traced_is_a_row_with_the_reason(tmp_path, monk
 def test_the_page_names_measured_latencies_as_measured():
     row = dict.fromkeys(many.FIELDS, "") | {
         "model": "net", "family": "nets", "side": "32", "macs": "1e6", "batch": "1", "dtype": "float32", "latency_kind": "measured",
-        "latency_origin": "a table", "latency_us": "10", "images_per_s": "100000", "utilization": "0.5",
+        "latency_origin": "a table", "latency_us": "10", "images_per_s": "100000", "utilization": "0.5", "beyond_peak": "0",
     }  # fmt: skip
     text = survey_page([row])
     assert "measured layers: a table" in text and "modelled, none" not in text and "50.0%" in text
