@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 
-from ..planning import explain_plan
+from ..core.errors import InvalidShape
+from ..planning import MACS_OF_A_CHANNEL, explain_plan
 from ..reports import plan_table
 from .console import PANEL, OutputOptions, note, out, print_json, progress
 from .explained import explanation_body, explanation_view
 from .frontier import FrontierFiles, frontier_body, write_frontier
 from .grouped import grouped
+from .grown import GrowOptions, gained, make_growth
 from .host import HostOptions
 from .latency import LatencyOptions, open_latency
 from .models import NetworkOptions, load_model
@@ -28,6 +30,7 @@ def plan(
     latency: LatencyOptions,
     host: HostOptions,
     goal: GoalOptions,
+    growing: GrowOptions,
     explain: Annotated[
         bool, typer.Option("--explain", help="Why each width, and the plans beside this one.", rich_help_panel=PANEL)
     ] = False,
@@ -42,18 +45,23 @@ def plan(
     save_to: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.", rich_help_panel=PANEL)] = None,
     output: OutputOptions,
 ) -> None:
-    """Choose a width for every channel group: what a host pruner keeps, moved onto step edges.
+    """Choose a width for every channel group: what a host pruner keeps, moved onto step edges; or, with --grow, wider ones.
 
     Example: tailprune plan -m torchvision:resnet50 -d h200 -b 32 --dtype float16 --ratio 0.45 -o plan.json
     """
+    if growing.grow and (explain or frontier is not None):
+        raise InvalidShape("--explain and --frontier are about pruning; drop them, or drop --grow.")
     files = FrontierFiles.named(frontier) if frontier is not None else None
     opened = open_latency(latency, quiet=output.quiet)
     loaded = load_model(network, seed=host.seed)
-    planned = make_plan(loaded, opened, host, goal, quiet=output.quiet)
+    if growing.grow:
+        planned, measured = make_growth(loaded, opened, host, goal, growing, quiet=output.quiet)
+    else:
+        planned, measured = make_plan(loaded, opened, host, goal, quiet=output.quiet), []
     if save_to is not None:
         planned.plan.save(save_to)
         note(f"plan written to {save_to}", quiet=output.quiet)
-    body = plan_body(planned, loaded.weights)
+    body = {**plan_body(planned, loaded.weights), **({"measured": measured} if measured else {})}
     views: list[RenderableType] = [plan_table(planned.plan)]
     if explain or files is not None:
         curve = make_frontier(planned, opened, goal, quiet=output.quiet)
@@ -72,6 +80,8 @@ def plan(
         for view in views:
             out.print(view)
         print(planned.plan.summary())
+        if growing.grow:
+            print(gained(planned))
 
 
 def plan_body(planned: Planned, weights: str) -> dict[str, Any]:
@@ -82,7 +92,8 @@ def plan_body(planned: Planned, weights: str) -> dict[str, Any]:
         return {"macs": graph.macs_at(widths), "parameters": graph.num_parameters_at(widths), "widths": widths}
 
     original = {choice.group: choice.original for choice in plan.choices}
-    nothing_means = ["weights are random, so the scores mean nothing"] if weights == "random" else []
+    by_weights = plan.scores_method != MACS_OF_A_CHANNEL
+    nothing_means = ["weights are random, so the scores mean nothing"] if weights == "random" and by_weights else []
     return {
         "model": plan.model,
         "weights": weights,

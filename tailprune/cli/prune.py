@@ -39,11 +39,11 @@ def prune(
     ] = None,
     output: OutputOptions,
 ) -> None:
-    """Remove the channels a plan leaves out, check the result against the original, and write a checkpoint.
+    """Remove the channels a plan leaves out, or add those it grows, check the result against the original, and write a checkpoint.
 
     Example: tailprune prune -m torchvision:resnet18 --weights resnet18.pt -p plan.json -o small.safetensors
     """
-    from ..pruning import apply_plan, export_onnx, save_pruned, verify_pruned
+    from ..pruning import apply_plan, export_onnx, save_pruned, verify_pruned, widen_model
 
     loaded = load_model(network, seed=host.seed)
     if plan_file is not None:
@@ -56,10 +56,10 @@ def prune(
         opened = open_latency(latency, quiet=output.quiet)
         planned = make_plan(loaded, opened, host, goal, quiet=output.quiet)
         plan, body = planned.plan, plan_body(planned, loaded.weights)
-    small = apply_plan(loaded.module, plan)
+    small = (widen_model if plan.grown else apply_plan)(loaded.module, plan)
     verified = verify_pruned(loaded.module, small, plan, loaded.example())
     if not verified.ok:
-        raise TailpruneError(f"The pruned network is not what the plan says, nothing was written: {verified}.")
+        raise TailpruneError(f"The network is not what the plan says, nothing was written: {verified}.")
     save_pruned(small, plan, save_to)
     note(
         f"checkpoint written to {save_to}; load it with tailprune.load_pruned(your_model, {save_to.name!r})",

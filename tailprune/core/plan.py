@@ -150,6 +150,11 @@ class WidthPlan:
         return tuple(choice for choice in self.choices if choice.width != choice.host)
 
     @property
+    def grown(self) -> tuple[GroupChoice, ...]:
+        """Groups wider than in the original network: `widen_model` makes them, `apply_plan` only removes channels."""
+        return tuple(choice for choice in self.choices if choice.width > choice.original)
+
+    @property
     def saving(self) -> float:
         """Predicted share of the host's latency saved; negative means slower."""
         return 1 - self.predicted_us / self.host_us

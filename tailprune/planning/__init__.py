@@ -8,6 +8,7 @@ from .costs import LayerCosts
 from .explain import Explanation, GroupPrices, NextPlan, explain_plan
 from .frontier import Frontier, FrontierPoint, plan_frontier
 from .greedy import greedy_plan
+from .growth import MACS_OF_A_CHANNEL, WIDEST, growth_scores, plan_growth, widest_graph
 from .host import Scope, choose_host
 from .planner import Goal, plan_widths
 from .problem import Objective, Problem, Solution, build_problem
@@ -19,6 +20,8 @@ from .structure import required_shapes
 from .trials import SearchResult, Trial
 
 __all__ = [
+    "MACS_OF_A_CHANNEL",
+    "WIDEST",
     "Candidates",
     "Explanation",
     "Frontier",
@@ -44,10 +47,13 @@ __all__ = [
     "fixed_multiple",
     "full_space",
     "greedy_plan",
+    "growth_scores",
     "host_plan",
     "plan_frontier",
+    "plan_growth",
     "plan_widths",
     "required_shapes",
     "search_widths",
     "solve",
+    "widest_graph",
 ]

@@ -60,7 +60,8 @@ def candidate_widths(
         nearest     the step nearest to h, the wider one of two equally near
         reallocate  h, and every edge from `floor` x h up; of more than MAX_CHOICES an even selection, with a warning
 
-    With `every`, snap, grow and reallocate choose from every multiple of it in that range, edge or not.
+    Growing looks at no width below h, so no latency is needed there. With `every`, snap, grow and reallocate choose from
+    every multiple of it in that range, edge or not.
 
     Groups that are frozen, not prunable or without scores stay at h. `min_widths` and `max_widths` bind harder than
     the policy: where they exclude all it allows, the width closest to h within them is taken.
@@ -96,9 +97,10 @@ def candidate_widths(
             widths[group.id] = (host,)
             continue
         widest = max(group.width, high.get(group.id, group.width))
-        key = (_role(graph, group), widest)
+        narrowest = host if policy == "grow" else group.grid.start
+        key = (_role(graph, group), narrowest, widest)
         if key not in seen:
-            grid = range(group.grid.start, widest + 1, group.granule)
+            grid = range(narrowest, widest + 1, group.granule)
             staircase = detect_steps(costs.curve(graph, group, grid))
             seen[key] = _edges_and_steps(staircase, widest)
             unknown = sum(not staircase.covers(width) for width in grid)

@@ -38,7 +38,7 @@ def write_plan(
         warnings.append(f"not in the latency sum, because untraced: {', '.join(graph.untraced)}")
     if unmoved and budget_us is None:
         warnings.append("no gain from steps: the plan is the host")
-    warnings += _at_the_limits(widths, candidates, objective, found.time)
+    warnings += _at_the_limits(widths, candidates, objective, found.time, floors=policy != "grow")
     if budget_us is None and found.time > host_time:
         warnings.append(f"slower than the host by {(found.time - host_time) / TICKS_PER_US:,.1f} us")
     if budget_us is None and found.loss > host_loss:
@@ -65,15 +65,17 @@ def write_plan(
     )
 
 
-def _at_the_limits(widths: Mapping[str, int], candidates: Candidates, objective: Objective, time: int) -> list[str]:
-    """Where the allowed widths, not the trade-off, decided."""
+def _at_the_limits(
+    widths: Mapping[str, int], candidates: Candidates, objective: Objective, time: int, *, floors: bool
+) -> list[str]:
+    """Where the allowed widths, not the trade-off, decided; growing has no `floors`, it starts there."""
     free = {group: allowed for group, allowed in candidates.widths.items() if len(allowed) > 1}
     narrowest = [group for group, allowed in free.items() if widths[group] == allowed[0]]
     widest = [group for group, allowed in free.items() if widths[group] == allowed[-1]]
     notes: list[str] = []
     if objective.minimise == "time":
         return notes
-    if free and 2 * len(narrowest) > len(free):
+    if floors and free and 2 * len(narrowest) > len(free):
         notes.append(
             f"{len(narrowest)} of {len(free)} groups lie on their floors; lower floor or min_widths, or raise reach, "
             "for a better plan"

@@ -4,6 +4,7 @@ channels, applying a plan, proving the result equal to the dense network without
 from .apply import apply_plan
 from .checkpoint import load_pruned, save_pruned
 from .export import export_onnx, export_pt2
+from .grow import confirmed_growth, grow_model
 from .importance import score_channels
 from .pipelines import check_ratio, host_from_scores, host_from_widths
 from .prune import prune_model
@@ -17,8 +18,10 @@ __all__ = [
     "Verification",
     "apply_plan",
     "check_ratio",
+    "confirmed_growth",
     "export_onnx",
     "export_pt2",
+    "grow_model",
     "growable_groups",
     "host_from_masks",
     "host_from_scores",

@@ -19,7 +19,8 @@ def apply_plan(model: nn.Module, plan: WidthPlan, example_inputs: Any = None) ->
     given model is untouched. Masks of `torch.nn.utils.prune` are settled in the copy: what was masked and stays, is zero.
     `example_inputs` are needed only for models that take more than one image tensor.
 
-    Raises PlanMismatch for a plan made for another network, or for other widths of this one.
+    Raises PlanMismatch for a plan made for another network, or for other widths of this one, and for one that widens a
+    group past the original (`widen_model` applies those).
     """
     pruned = copy_without_masks(model)
     prune_in_place(pruned, plan, example_inputs)
@@ -30,11 +31,11 @@ def prune_in_place(model: nn.Module, plan: WidthPlan, example_inputs: Any = None
     """`apply_plan` on the model itself. Checks everything it can before the first channel leaves."""
     inputs = inputs_like(model, plan.input_shape) if example_inputs is None else example_inputs
     plan.check(trace_model(model, inputs, name=plan.model))
-    grown = [choice for choice in plan.choices if choice.width > choice.original]
-    if grown:
+    if plan.grown:
+        first = plan.grown[0]
         raise PlanMismatch(
-            f"This plan widens {grown[0].group} from {grown[0].original} to {grown[0].width} channels; a network can only "
-            "lose channels here. Plan with a policy other than one that grows past the original."
+            f"This plan widens {first.group} from {first.original} to {first.width} channels, and apply_plan and prune_in_place "
+            "only remove channels. Use tailprune.widen_model(model, plan), which returns a copy."
         )
     _remove(model, plan, inputs)
 

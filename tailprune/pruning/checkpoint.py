@@ -17,6 +17,7 @@ from ..core.artifact import parse_artifact, write_bytes_atomically
 from ..core.errors import FormatError, InvalidShape, PlanMismatch
 from ..core.plan import PLAN_FORMAT, PLAN_VERSION, WidthPlan
 from .apply import prune_in_place
+from .widen import widen_model
 
 PRUNED_FORMAT, PRUNED_VERSION = "tailprune-pruned", 1
 #: What torch.save writes starts with a zip header or with a pickle protocol mark; both may run code when read.
@@ -24,7 +25,7 @@ PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x0
 
 
 def save_pruned(model: nn.Module, plan: WidthPlan | Sequence[WidthPlan], path: str | os.PathLike[str]) -> None:
-    """Write a pruned network as one safetensors file with its plan inside; whole, or not at all.
+    """Write a pruned or widened network as one safetensors file with its plan inside; whole, or not at all.
 
     `plan` is the plan, or for iterative pruning the plans in order (`TailAwarePruner.plans`), that led from the dense
     network to `model`. Raises FormatError where the file cannot be written.
@@ -44,7 +45,7 @@ def save_pruned(model: nn.Module, plan: WidthPlan | Sequence[WidthPlan], path: s
 
 
 def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathLike[str]) -> nn.Module:
-    """A saved pruned network in the user's own model class.
+    """A saved pruned or widened network in the user's own model class.
 
     `model` is the dense network, or a function that builds it; its weights do not matter, and it is left untouched. The
     file's plans are replayed into a copy, then every weight is loaded, none missing and none left over.
@@ -55,7 +56,10 @@ def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathL
     plans, tensors = read_pruned(path)
     pruned = copy.deepcopy(model) if isinstance(model, nn.Module) else model()
     for plan in plans:
-        prune_in_place(pruned, plan)
+        if plan.grown:
+            pruned = widen_model(pruned, plan)
+        else:
+            prune_in_place(pruned, plan)
     expected = {name: tuple(value.shape) for name, value in pruned.state_dict().items()}
     got = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected != got:

@@ -13,7 +13,7 @@ from ..core.plan import Budget, WidthPlan
 from ..timing import DeviceTimer, measure_model
 from ..timing.whole_model import Verdict
 from ..tracing import fold_norms
-from .apply import pruned_copy
+from .widen import copy_at
 
 #: How often a plan is solved again with what was measured, before the best that held, or the host, stands.
 MOST_ROUNDS = 3
@@ -77,7 +77,7 @@ def _measured(
     settings = timer.environment
     timings = measure_model(
         {
-            name: fold_norms(pruned_copy(model, widths, example_inputs), graph)
+            name: fold_norms(copy_at(model, widths, example_inputs), graph)
             for name, widths in (("host", host), ("plan", plan))
         },
         example_inputs, device=timer.device, threads=settings.threads, runtime=settings.runtime, l2=settings.l2,

@@ -60,13 +60,7 @@ def prune_model(
         raise InvalidShape("A host has chosen its channels already, so ratio= has no say; give one of the two.")
     if ratio is not None:
         check_ratio(ratio)
-    if latency is None:
-        if timer is None:
-            raise InvalidShape(
-                "A latency source or a timer is needed: pass latency= (a table or a model), timer=, or both."
-            )
-        latency = LatencyTable.in_memory(timer.environment)
-    source = latency
+    source = source_for(latency, timer)
     graph = trace_model(model, example_inputs)
     if host is not None:
         scores = host
@@ -78,12 +72,23 @@ def prune_model(
     def decide() -> WidthPlan:
         return plan_widths(graph, scores, latency=source, policy=policy, goal=goal, reach=reach, budget=budget)
 
-    if isinstance(latency, LatencyTable) and timer is not None:
-        fill_table(latency, graph, timer)
-        plan = measure_while(latency, timer, decide)
+    if isinstance(source, LatencyTable) and timer is not None:
+        fill_table(source, graph, timer)
+        plan = measure_while(source, timer, decide)
     else:
         plan = decide()
     return apply_plan(model, plan, example_inputs), plan
+
+
+def source_for(latency: LatencySource | None, timer: LayerTimer | None) -> LatencySource:
+    """The latencies given, or an empty table of this process for the timer to fill."""
+    if latency is not None:
+        return latency
+    if timer is None:
+        raise InvalidShape(
+            "A latency source or a timer is needed: pass latency= (a table or a model), timer=, or both."
+        )
+    return LatencyTable.in_memory(timer.environment)
 
 
 def _check_host(graph: ModelGraph, host: ChannelScores) -> None:

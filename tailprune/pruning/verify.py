@@ -17,6 +17,11 @@ from .importance import BatchNorm, Convolution
 
 #: Both networks run in float64, where summing in another order moves a result by about 1e-15 of its size a layer.
 TOLERANCE = 1e-9
+#: Widening shares weights out among copies: their sum is the old weight up to a rounding in the model's own dtype, float32
+#: here, a layer after another.
+WIDENED_TOLERANCE = 1e-5
+#: What a pruned network is compared with.
+ZEROED = "the dense network with those channels zeroed"
 #: Norms over channels see how many there are: without some, what stays changes too.
 CHANNEL_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
@@ -31,22 +36,26 @@ class Verification:
     wrong_widths: tuple[str, ...]
     error: float | None
     reason: str = ""
+    tolerance: float = TOLERANCE
+    compared_with: str = ZEROED
 
     @property
     def ok(self) -> bool:
-        return not self.wrong_widths and (self.error is None or self.error <= TOLERANCE)
+        return not self.wrong_widths and (self.error is None or self.error <= self.tolerance)
 
     def __str__(self) -> str:
         if self.wrong_widths:
-            return "the pruned network does not have the plan's widths: " + "; ".join(self.wrong_widths)
+            return "the network does not have the plan's widths: " + "; ".join(self.wrong_widths)
         if self.error is None:
             return f"widths equal the plan; outputs not compared: {self.reason}"
         verdict = "equals" if self.ok else "DIFFERS from"
-        return f"widths equal the plan; output {verdict} the dense network with those channels zeroed (relative error {self.error:.1e})"
+        return f"widths equal the plan; output {verdict} {self.compared_with} (relative error {self.error:.1e})"
 
 
 def verify_pruned(model: nn.Module, pruned: nn.Module, plan: WidthPlan, example_inputs: Any = None) -> Verification:
     """Has `pruned` the plan's widths, and does it compute what `model` computes with the removed channels zeroed?
+
+    A widened network computes that, too: copies of channels change nothing but rounding.
 
     The zeroing shares no step with the pruning: on a copy of `model` the filters that produce a removed channel, and
     its norms' scale and shift, are set to 0, and the output of that unpruned network is compared, in float64. Holds for
@@ -55,7 +64,7 @@ def verify_pruned(model: nn.Module, pruned: nn.Module, plan: WidthPlan, example_
     inputs = inputs_like(model, plan.input_shape) if example_inputs is None else example_inputs
     dependency = ChannelDependency(model, inputs)
     removed = {choice.group: removed_channels(dependency, plan, choice.group) for choice in plan.choices}
-    wrong = tuple(_wrong_widths(dependency, pruned, removed))
+    wrong = tuple(_wrong_widths(dependency, pruned, plan, removed))
     norms = _channel_norms(dependency, removed)
     if wrong or norms:
         reason = f"{norms[0]} normalises over the channels themselves" if norms else "the widths differ"
@@ -66,7 +75,10 @@ def verify_pruned(model: nn.Module, pruned: nn.Module, plan: WidthPlan, example_
         expected, got = (_run(net, images) for net in (zeroed, copy.deepcopy(pruned)))
     scale = max((float(e.abs().max()) for e in expected), default=0.0) or 1.0
     error = max((float((e - g).abs().max()) for e, g in zip(expected, got, strict=True)), default=0.0) / scale
-    return Verification(wrong_widths=(), error=error)
+    return Verification(
+        wrong_widths=(), error=error, tolerance=WIDENED_TOLERANCE if plan.grown else TOLERANCE,
+        compared_with=ZEROED if any(removed.values()) else "the original network",
+    )  # fmt: skip
 
 
 def zero_channels(model: nn.Module, dependency: ChannelDependency, removed: Mapping[str, Iterable[int]]) -> nn.Module:
@@ -99,16 +111,16 @@ def _zero_rows(module: Any, rows: list[int]) -> None:
 
 
 def _wrong_widths(
-    dependency: ChannelDependency, pruned: nn.Module, removed: Mapping[str, tuple[int, ...]]
+    dependency: ChannelDependency, pruned: nn.Module, plan: WidthPlan, removed: Mapping[str, tuple[int, ...]]
 ) -> Iterable[str]:
     dense, small = dict(dependency.model.named_modules()), dict(pruned.named_modules())
     lost: dict[tuple[str, str], int] = {}
-    for group_id, channels in removed.items():
-        gone = set(channels)
-        for member in dependency.group(group_id).members:
+    for choice in plan.choices:
+        gone, new = set(removed[choice.group]), choice.width - len(choice.kept)
+        for member in dependency.group(choice.group).members:
             if member.module in dense:
-                end = (member.module, member.side)
-                lost[end] = lost.get(end, 0) + sum(c in gone for c in member.channels)
+                end, times = (member.module, member.side), len(member.channels) // choice.original
+                lost[end] = lost.get(end, 0) + sum(c in gone for c in member.channels) - times * new
     for (name, side), count in lost.items():
         before, after = channels_at(dense[name], side), channels_at(small[name], side) if name in small else None
         if before is not None and after != before - count:

@@ -54,9 +54,15 @@ def widen_model(model: nn.Module, plan: WidthPlan, example_inputs: Any = None, *
                 f"Group {choice.group} cannot have {choice.width} channels: they must be a multiple of "
                 f"{graph.group(choice.group).granule}."
             )
-    wide = pruned_copy(model, plan, inputs)
-    _grow(wide, plan.widths, inputs, torch.Generator().manual_seed(seed))
-    return wide
+    return copy_at(model, plan, inputs, seed=seed)
+
+
+def copy_at(model: nn.Module, plan: WidthPlan, example_inputs: Any, *, seed: int = 0) -> nn.Module:
+    """The model at the plan's widths, narrower or wider, for a plan just made for it: nothing is checked again."""
+    copy = pruned_copy(model, plan, example_inputs)
+    if plan.grown:
+        _grow(copy, plan.widths, example_inputs, torch.Generator().manual_seed(seed))
+    return copy
 
 
 def growable_groups(model: nn.Module, example_inputs: Any) -> tuple[str, ...]:

@@ -1,0 +1,87 @@
+"""From a model to a wider one that takes no longer, in one call; with the device at hand, as measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..core.graph import ModelGraph
+from ..core.plan import Budget, WidthPlan
+from ..core.protocols import LatencySource, LayerTimer
+from ..filling import Progress, fill_table, measure_while
+from ..planning import WIDEST, growth_scores, host_plan, plan_growth, widest_graph
+from ..tables import LatencyTable
+from ..timing import DeviceTimer
+from ..tracing import trace_model
+from .confirm import confirm_plan
+from .prune import source_for
+from .widen import growable_groups, widen_model
+
+
+def grow_model(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    latency: LatencySource | None = None,
+    timer: LayerTimer | None = None,
+    budget: Budget | None = None,
+    widest: float = WIDEST,
+    seed: int = 0,
+) -> tuple[nn.Module, WidthPlan]:
+    """What does this model look like with every channel that its latency pays for already?
+
+    Traces, plans growth (`plan_growth`) at no more latency than now, or within `budget` (`Budget.fraction(1.05)`: 5 % more), and
+    returns a copy that computes the same (`widen_model`), with its plan; `model` is untouched. `latency` is any source, `timer`
+    measures what a table lacks (alone: into a table of this process). With a `DeviceTimer` original and plan are measured end to
+    end against each other as well, and a plan that does not keep its limit is tightened, down to the original's widths.
+
+    Raises InvalidShape without latency and timer.
+
+    >>> import torch
+    >>> from tailprune.waves import WaveModel, load_device
+    >>> net = nn.Sequential(nn.Conv2d(3, 30, 3), nn.ReLU(), nn.Conv2d(30, 4, 3)).eval()
+    >>> images = torch.randn(64, 3, 16, 16)
+    >>> wide, plan = grow_model(net, images, latency=WaveModel(load_device("h200")), budget=Budget.fraction(1.1))
+    >>> wide[0].out_channels == plan.widths["0"] > 30, torch.allclose(net(images), wide(images), atol=1e-5)
+    (True, True)
+    """
+    source = source_for(latency, timer)
+    graph = trace_model(model, example_inputs)
+    plan, _ = confirmed_growth(model, graph, example_inputs, source, timer, budget=budget, widest=widest)
+    return widen_model(model, plan, example_inputs, seed=seed), plan
+
+
+def confirmed_growth(
+    model: nn.Module,
+    graph: ModelGraph,
+    example_inputs: Any,
+    latency: LatencySource,
+    timer: LayerTimer | None,
+    *,
+    budget: Budget | None = None,
+    widest: float = WIDEST,
+    progress: Progress | None = None,
+) -> tuple[WidthPlan, list[str]]:
+    """The plan of `grow_model`, and a line for each measurement end to end.
+
+    With a table and a timer, the lines above the original widths are filled first, and everything planning asks for is measured.
+    """
+    growable = growable_groups(model, example_inputs)
+    if isinstance(latency, LatencyTable) and timer is not None:
+        wide = widest_graph(graph, growable=growable, widest=widest)
+        fill_table(latency, wide, timer, widths=graph.widths, groups=growable, progress=progress)
+
+    def decide(within: Budget | None) -> WidthPlan:
+        def plan() -> WidthPlan:
+            return plan_growth(graph, latency, growable=growable, budget=within, widest=widest)
+
+        if isinstance(latency, LatencyTable) and timer is not None:
+            return measure_while(latency, timer, plan, progress=progress)
+        return plan()
+
+    plan = decide(budget)
+    if not isinstance(timer, DeviceTimer):
+        return plan, []
+    original = host_plan(graph, growth_scores(graph), latency)
+    return confirm_plan(model, graph, plan, original, decide, timer, example_inputs)
