@@ -1,24 +1,30 @@
 """What does growing to the edges add at no more latency, and does it help? Five networks by the wave model, one measured and trained here.
 
-    python -m scripts.bench_grow [--shared]
+    python -m scripts.bench_grow WORK [--stage measured|modelled|trained|written]
 
 MobileNetV2, MobileNetV3, EfficientNet-B0, MNASNet and ResNet-50 are grown on the wave model of an H200 (batch 32, fp16), at no
-more latency and within 1 % more; the widened network's outputs are compared with the original's. A small network for digits with
-ragged widths is grown on latencies measured on this CPU, both are measured end to end, and both are trained alike over five seeds:
-from random weights, and on from the same trained weights. Writes benchmarks/grow.csv and benchmarks/grow.json.
+more latency and within 1 % and 5 % more; the widened network's outputs are compared with the original's. A small network for digits
+with ragged widths is grown on latencies measured on this CPU, in a closed loop: original and plan run end to end against each
+other, and a plan that does not keep its limit is tightened. Both are then measured once more, apart from the loop, and trained
+alike over five seeds: from random weights, and on from the same trained weights.
+
+Each stage keeps what it found in the folder WORK and is not repeated; `written`, the last, writes benchmarks/grow.csv and
+benchmarks/grow.json. Give `measured` a machine of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import time
-from collections.abc import Mapping
+from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 import tailprune
 from recipes.data import ImageSet, load_images
@@ -27,80 +33,102 @@ from recipes.finetune import finetune
 from scripts.bench_nas import TRAINING, network
 from scripts.record import figure, record
 from tailprune.core.graph import ModelGraph
-from tailprune.core.plan import GroupChoice
-from tailprune.core.protocols import LatencySource
-from tailprune.planning import LayerCosts, WidthSpace, edge_space
+from tailprune.planning import plan_growth
+from tailprune.pruning import confirmed_growth
 from tailprune.timing import l2_for
 
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "mnasnet1_0", "resnet50")
 DEVICE, BATCH, DTYPE = "h200", 32, "float16"
-#: Channels beyond the original, as a share of it: what one may want of a network that stays itself.
-WIDEST = 1.5
-RAGGED, SMALL_BATCH = (6, 9, 11, 18, 20), 64
-SEEDS = range(5)
+EXTRAS = (0.0, 0.01, 0.05)
+RAGGED, SMALL_BATCH, SMALL_WIDEST = (6, 9, 11, 18, 20), 64, 2.0
+SEEDS, ROUNDS = range(5), 100
+STAGES = ("measured", "modelled", "trained", "written")
+Row = dict[str, Any]
 
 
-def grown(space: WidthSpace, latency: LatencySource, *, extra: float = 0.0) -> tailprune.WidthPlan:
-    """Groups widened edge by edge, each time the one that adds most multiply-adds, while the network takes no longer."""
-    graph, costs = space.graph, LayerCosts.over(latency)
-    original = costs.total(graph, {})
-    limit = int(original * (1 + extra))
-    widths = {group: graph.widths[group] for group in space.choices}
-    while free := [wider for wider in space.wider(widths) if costs.total(graph, wider) <= limit]:
-        widths = max(free, key=graph.macs_at)
-    return write_plan(graph, widths, original / 1e6, costs.total(graph, widths) / 1e6, latency)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder of what the stages found")
+    parser.add_argument("--stage", choices=STAGES, default=STAGES[-1], help="the last stage to run")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    images = load_images("digits", side=8)
+    stages = STAGES[: STAGES.index(args.stage) + 1]
+    if not (args.work / "measured.json").exists():
+        grow_here(images, args.work)
+    if "modelled" in stages:
+        for name in NETWORKS:
+            if not (args.work / f"{name}.json").exists():
+                keep(args.work / f"{name}.json", grow_by_model(name))
+    if "trained" in stages:
+        for seed in SEEDS:
+            if not (args.work / f"trained-{seed}.json").exists():
+                keep(args.work / f"trained-{seed}.json", train_both(args.work, images, seed))
+    if "written" in stages:
+        write(args.work, images)
 
 
-def write_plan(
-    graph: ModelGraph, widths: Mapping[str, int], original_us: float, predicted_us: float, latency: LatencySource
-) -> tailprune.WidthPlan:
-    choices = tuple(
-        GroupChoice(
-            group=g.id, original=g.width, host=g.width, width=widths.get(g.id, g.width), kept=tuple(range(g.width)),
-            reason="grown to edge" if widths.get(g.id, g.width) > g.width else "",
-        )
-        for g in graph.groups
-    )  # fmt: skip
-    return tailprune.WidthPlan(
-        model=graph.model, fingerprint=graph.fingerprint, input_shape=graph.input_shape, choices=choices, policy="grow",
-        goal="better", original_us=original_us, host_us=original_us, predicted_us=predicted_us, latency_origin=latency.origin,
-        latency_kind=latency.kind(graph.layers[0].shape), dtype=graph.dtype, memory_format=graph.memory_format,
-    )  # fmt: skip
+def grow_here(images: ImageSet, work: Path) -> None:
+    """The ragged network grown on latencies of this CPU, as measured end to end."""
+    torch.manual_seed(0)
+    net, example = network(RAGGED).eval(), example_of(images)
+    graph = tailprune.trace_model(net, example, name="ragged").at_batch(SMALL_BATCH, memory_format="channels_last")
+    timer = tailprune.DeviceTimer("cpu", l2=l2_for(graph))
+    start = time.perf_counter()
+    with tailprune.LatencyTable.open(work / "cpu.db", environment=timer.environment) as table:
+        plan, lines = confirmed_growth(net, graph, example, table, timer, widest=SMALL_WIDEST)
+    seconds = time.perf_counter() - start
+    wide = tailprune.widen_model(net, plan, example)
+    folded = {name: tailprune.fold_norms(model, graph) for name, model in (("ragged", net), ("grown", wide))}
+    timings = tailprune.measure_model(folded, example, rounds=ROUNDS)
+    row = row_of(f"five convolutions {RAGGED}", graph, plan, net, wide, example, kind="measured", seconds=seconds)
+    verdict = timings.verdict("grown", "ragged")
+    row |= {"measured_change": verdict.ratio - 1, "measured_low": verdict.low - 1, "measured_high": verdict.high - 1}
+    plan.save(work / "plan.json")
+    keep(work / "measured.json", {"row": row, "lines": lines, "environment": timer.environment.as_dict()})
+    print(*lines, row, plan.widths, sep="\n", flush=True)
 
 
-def upward(graph: ModelGraph, latency: LatencySource, growable: tuple[str, ...]) -> WidthSpace:
-    """The original widths, and the edges above them."""
-    frozen = [g.id for g in graph.groups if g.id not in growable]
-    edges = edge_space(graph, latency, narrowest=1.0, widest=WIDEST, frozen=frozen)
-    choices = {
-        g: (graph.widths[g], *(w for w in allowed if w > graph.widths[g])) for g, allowed in edges.choices.items()
-    }
-    return WidthSpace(graph=graph, choices=choices, widths_before=edges.widths_before)
-
-
-def grow_by_model(name: str, model: tailprune.WaveModel) -> list[dict[str, object]]:
+def grow_by_model(name: str) -> list[Row]:
     torch.manual_seed(0)
     net = stirred(torchvision.models.get_model(name, weights=None)).eval()
     images = torch.randn(1, 3, 224, 224)
     graph = tailprune.trace_model(net, images, name=name).at_batch(BATCH, dtype=DTYPE, memory_format="channels_last")
-    start = time.perf_counter()
-    space = upward(graph, model, tailprune.growable_groups(net, images))
-    rows = []
-    for extra in (0.0, 0.01):
-        plan = grown(space, model, extra=extra)
+    growable, rows = tailprune.growable_groups(net, images), []
+    for extra in EXTRAS:
+        start = time.perf_counter()
+        budget = tailprune.Budget.fraction(1 + extra) if extra else None
+        plan = plan_growth(graph, wave_model(), growable=growable, budget=budget)
         seconds = time.perf_counter() - start
         wide = tailprune.widen_model(net, plan, images)
-        with torch.no_grad():
-            expected, got = net(images), wide(images)
-        rows.append({
-            "network": name, "latency": "modelled", "extra": extra, "groups_grown": len(plan.moved), "groups": len(plan.choices),
-            "parameters_gained": graph.num_parameters_at(plan.widths) / graph.num_parameters_at() - 1,
-            "macs_gained": graph.macs_at(plan.widths) / graph.macs_at() - 1,
-            "predicted_change": plan.predicted_us / plan.original_us - 1, "measured_change": "", "plan_s": seconds,
-            "output_error": float((expected - got).abs().max() / expected.abs().max()),
-        })  # fmt: skip
+        row = row_of(name, graph, plan, net, wide, images, kind="modelled", extra=extra, seconds=seconds)
+        rows.append({**row, "measured_change": "", "measured_low": "", "measured_high": ""})
         print(rows[-1], flush=True)
     return rows
+
+
+def wave_model() -> tailprune.WaveModel:
+    return tailprune.WaveModel(tailprune.load_device(DEVICE))
+
+
+def example_of(images: ImageSet) -> Tensor:
+    return images.example(SMALL_BATCH).contiguous(memory_format=torch.channels_last)
+
+
+def row_of(
+    name: str, graph: ModelGraph, plan: tailprune.WidthPlan, net: nn.Module, wide: nn.Module, example: Tensor, *,
+    kind: str, seconds: float, extra: float = 0.0,
+) -> Row:  # fmt: skip
+    with torch.no_grad():
+        expected, got = net(example), wide(example)
+    return {
+        "network": name, "latency": kind, "extra": extra, "groups_grown": len(plan.grown), "groups": len(plan.choices),
+        "parameters_gained": graph.num_parameters_at(plan.widths) / graph.num_parameters_at() - 1,
+        "macs_gained": graph.macs_at(plan.widths) / graph.macs_at() - 1,
+        "predicted_change": plan.predicted_us / plan.original_us - 1, "optimality_gap": plan.optimality_gap,
+        "plan_s": seconds, "output_error": float((expected - got).abs().max() / expected.abs().max()),
+    }  # fmt: skip
 
 
 def stirred(net: nn.Module) -> nn.Module:
@@ -112,111 +140,64 @@ def stirred(net: nn.Module) -> nn.Module:
     return net
 
 
-def grow_here(images: ImageSet) -> tuple[nn.Module, tailprune.WidthPlan, dict[str, object], tailprune.Environment]:
-    """The ragged network grown on latencies of this CPU, and both measured end to end."""
-    torch.manual_seed(0)
-    net, example = network(RAGGED).eval(), images.example(SMALL_BATCH)
-    example = example.contiguous(memory_format=torch.channels_last)
-    graph = tailprune.trace_model(net, example, name="ragged")
-    graph = graph.at_batch(SMALL_BATCH, memory_format="channels_last")
-    timer = tailprune.DeviceTimer("cpu", l2=l2_for(graph))
-    table = tailprune.LatencyTable.in_memory(timer.environment)
-    growable = tailprune.growable_groups(net, example)
-    start = time.perf_counter()
-    choices = {g: (graph.widths[g], *range(graph.widths[g] // 4 * 4 + 4, 2 * graph.widths[g] + 1, 4)) for g in growable}
-    space = WidthSpace(graph=graph, choices=choices, widths_before={g: len(widths) for g, widths in choices.items()})
-    plan = tailprune.measure_while(table, timer, lambda: grown(space, table))
-    seconds = time.perf_counter() - start
-    wide = tailprune.widen_model(net, plan, example)
-    folded = {
-        name: tailprune.fold_norms(model, tailprune.trace_model(model, example))
-        for name, model in (("ragged", net), ("grown", wide))
+def train_both(work: Path, images: ImageSet, seed: int) -> dict[str, float]:
+    """Test accuracy by way; both widths get the same epochs."""
+    plan, found = tailprune.WidthPlan.load(work / "plan.json"), {}
+    wide_widths = tuple(plan.widths[choice.group] for choice in plan.choices[: len(RAGGED)])
+    nets: dict[str, nn.Module] = {}
+    for name, widths in (("ragged", RAGGED), ("grown", wide_widths)):
+        torch.manual_seed(seed)
+        nets[name] = network(widths)
+        finetune(nets[name], images, TRAINING)
+        found[f"{name}, scratch"] = evaluate(nets[name], images).share
+    on = {
+        "ragged": copy.deepcopy(nets["ragged"]),
+        "grown": tailprune.widen_model(nets["ragged"], plan, example_of(images), seed=seed),
     }
-    timings = tailprune.measure_model(folded, example, rounds=60)
-    with torch.no_grad():
-        expected, got = net(example), wide(example)
-    row: dict[str, object] = {
-        "network": f"five convolutions {RAGGED}", "latency": "measured", "extra": 0.0, "groups_grown": len(plan.moved),
-        "groups": len(plan.choices), "parameters_gained": graph.num_parameters_at(plan.widths) / graph.num_parameters_at() - 1,
-        "macs_gained": graph.macs_at(plan.widths) / graph.macs_at() - 1,
-        "predicted_change": plan.predicted_us / plan.original_us - 1,
-        "measured_change": timings.median_us("grown") / timings.median_us("ragged") - 1, "plan_s": seconds,
-        "output_error": float((expected - got).abs().max() / expected.abs().max()),
-    }  # fmt: skip
-    print(row, timings.verdict("grown", "ragged"), plan.widths, flush=True)
-    return net, plan, row, timer.environment
-
-
-def train_both(plan: tailprune.WidthPlan, images: ImageSet) -> dict[str, list[float]]:
-    """Test accuracy by way and seed; both widths get the same epochs."""
-    found: dict[str, list[float]] = {
-        "ragged, scratch": [],
-        "grown, scratch": [],
-        "ragged, continued": [],
-        "grown, continued": [],
-    }
-    wide_widths = tuple(plan.widths[c.group] for c in plan.choices[: len(RAGGED)])
-    for seed in SEEDS:
-        nets: dict[str, nn.Module] = {}
-        for name, widths in (("ragged", RAGGED), ("grown", wide_widths)):
-            torch.manual_seed(seed)
-            nets[name] = network(widths)
-            finetune(nets[name], images, TRAINING)
-            found[f"{name}, scratch"].append(evaluate(nets[name], images).share)
-        example = images.example(SMALL_BATCH).contiguous(memory_format=torch.channels_last)
-        on = {
-            "ragged": copy.deepcopy(nets["ragged"]),
-            "grown": tailprune.widen_model(nets["ragged"], plan, example, seed=seed),
-        }
-        for name, net in on.items():
-            finetune(net, images, TRAINING)
-            found[f"{name}, continued"].append(evaluate(net, images).share)
+    for name, net in on.items():
+        finetune(net, images, TRAINING)
+        found[f"{name}, continued"] = evaluate(net, images).share
+    print(seed, found, flush=True)
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", action="store_true", help="others use this machine meanwhile: say so in the notes")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    images = load_images("digits", side=8)
-    _, plan, here, environment = grow_here(images)
-    model = tailprune.WaveModel(tailprune.load_device(DEVICE))
-    rows = [here, *(row for name in NETWORKS for row in grow_by_model(name, model))]
-    accuracy = train_both(plan, images)
+def keep(path: Path, found: object) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
-    free = [row for row in rows if row["extra"] == 0.0]
-    error = max(float(str(row["output_error"])) for row in rows)
+
+def write(work: Path, images: ImageSet) -> None:
+    measured = json.loads((work / "measured.json").read_text())
+    here: Row = measured["row"]
+    rows: list[Row] = [here, *(row for name in NETWORKS for row in json.loads((work / f"{name}.json").read_text()))]
+    trained = [json.loads((work / f"trained-{seed}.json").read_text()) for seed in SEEDS]
     figures = {
         "largest difference of outputs over the largest output, of all widened": figure(
-            1e6 * error, 10.0, unit="millionths"
-        )
+            1e6 * max(row["output_error"] for row in rows), 10.0, unit="millionths"
+        ),
+        "measured latency change of the network grown here": figure(here["measured_change"], 0.02),
+        "plan ResNet-50's growth": figure(
+            max(row["plan_s"] for row in rows if row["network"] == "resnet50"), 5.0, unit="s"
+        ),
     }
-    for row in free:
-        name = f"{row['network']} ({row['latency']})"
-        figures[f"{name}: parameters gained"] = figure(float(str(row["parameters_gained"])))
-        figures[f"{name}: multiply-adds gained"] = figure(float(str(row["macs_gained"])))
-        figures[f"{name}: predicted latency change"] = figure(float(str(row["predicted_change"])), 0.0)
     for row in rows:
-        if row["extra"]:
-            name = f"{row['network']} ({row['latency']}), within {row['extra']:.0%} more latency"
-            figures[f"{name}: multiply-adds gained"] = figure(float(str(row["macs_gained"])))
-    figures["measured latency change of the network grown here"] = figure(float(str(here["measured_change"])), 0.02)
-    figures["plan ResNet-50's growth"] = figure(
-        next(float(str(r["plan_s"])) for r in free if r["network"] == "resnet50"), 5.0, unit="s"
-    )
-    for name, shares in accuracy.items():
-        figures[f"{name}: test accuracy, mean of 5 seeds"] = figure(mean(shares))
-        figures[f"{name}: its standard deviation"] = figure(stdev(shares))
+        name = f"{row['network']} ({row['latency']})" + (f", within {row['extra']:.0%}" if row["extra"] else "")
+        figures[f"{name}: parameters gained"] = figure(row["parameters_gained"])
+        figures[f"{name}: multiply-adds gained"] = figure(row["macs_gained"])
+        figures[f"{name}: predicted latency change"] = figure(row["predicted_change"], row["extra"])
+    for way in trained[0]:
+        shares = [found[way] for found in trained]
+        figures[f"{way}: test accuracy, mean of {len(SEEDS)} seeds"] = figure(mean(shares))
+        figures[f"{way}: its standard deviation"] = figure(stdev(shares))
     for way in ("scratch", "continued"):
-        gained = mean(accuracy[f"grown, {way}"]) - mean(accuracy[f"ragged, {way}"])
+        gained = mean(found[f"grown, {way}"] - found[f"ragged, {way}"] for found in trained)
         figures[f"accuracy gained by growing, {way}"] = figure(gained, 0.0, at_most=False)
     record(
         "grow", figures=figures, rows=rows,
-        environment={**environment.as_dict(), "modelled": f"{model.origin}; batch {BATCH}, {DTYPE}", "training": str(TRAINING)},
-        notes=[f"accuracy on {len(images.test_images)} test digits: one image is {1 / len(images.test_images):.2%}",
-               *(["timed while others used the machine: both networks interleaved, layers not"] if args.shared else []),
-            "the torchvision networks have random weights and stirred norms; their latencies are modelled, never measured"],
+        environment={**measured["environment"], "modelled": f"{wave_model().origin}; batch {BATCH}, {DTYPE}", "training": str(TRAINING)},
+        notes=[*measured["lines"],
+               f"measured again apart from the loop, {ROUNDS} rounds: {here['measured_low']:+.1%} to {here['measured_high']:+.1%}",
+               f"accuracy on {len(images.test_images)} test digits: one image is {1 / len(images.test_images):.2%}",
+               "the torchvision networks have random weights and stirred norms; their latencies are modelled, never measured"],
     )  # fmt: skip
 
 

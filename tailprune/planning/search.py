@@ -61,17 +61,15 @@ def search_widths(
 
     >>> from tailprune.core.graph import ChannelGroup, Layer, ModelGraph, WidthExpr
     >>> from tailprune.core.shapes import LayerShape
-    >>> from tailprune.planning.space import full_space
-    >>> class Steps:
-    ...     origin = "10 us for every 16 channels"
-    ...     def latency_us(self, shape): return 10.0 * -(-shape.out_channels // 16)
-    ...     def kind(self, shape): return "modelled"
-    >>> conv = Layer(name="conv", shape=LayerShape(op="conv", batch=1, in_channels=3, out_channels=64),
-    ...              in_expr=WidthExpr(constant=3), out_expr=WidthExpr(terms=(("conv", 1),)))
-    >>> graph = ModelGraph(model="one", layers=(conv,), groups=(ChannelGroup(id="conv", width=64),), input_shape=(1, 3, 1, 1))
-    >>> found = search_widths(full_space(graph), lambda widths: widths["conv"], Steps(), budget_us=30, evaluations=3)
-    >>> found.best.widths, found.best.latency_us, len(found.trials)
-    ({'conv': 48}, 30.0, 3)
+    >>> from tailprune.planning.space import edge_space
+    >>> from tailprune.waves import WaveModel, load_device
+    >>> model, shape = WaveModel(load_device("h200")), LayerShape(op="linear", batch=4096, in_channels=512, out_channels=1024)
+    >>> layer = Layer(name="fc", shape=shape, in_expr=WidthExpr(constant=512), out_expr=WidthExpr(terms=(("fc", 1),)))
+    >>> graph = ModelGraph(model="one", layers=(layer,), groups=(ChannelGroup(id="fc", width=1024),), input_shape=(4096, 512))
+    >>> space, budget_us = edge_space(graph, model), 0.6 * model.latency_us(shape)
+    >>> found = search_widths(space, lambda widths: widths["fc"], model, budget_us=budget_us, evaluations=3)
+    >>> found.best.widths["fc"] in space.choices["fc"], found.best.latency_us <= budget_us, len(found.trials)
+    (True, True, 3)
     """
     if utilization not in get_args(Utilization):
         raise InvalidShape(f"Unknown utilization {utilization!r}; allowed: {', '.join(get_args(Utilization))}.")

@@ -9,7 +9,7 @@ from torch import nn
 from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
-from ..filling import Progress, fill_table, measure_while
+from ..filling import Progress, fill_table, measure_missing, measure_while
 from ..planning import WIDEST, growth_scores, host_plan, plan_growth, widest_graph
 from ..tables import LatencyTable
 from ..timing import DeviceTimer
@@ -65,7 +65,8 @@ def confirmed_growth(
 ) -> tuple[WidthPlan, list[str]]:
     """The plan of `grow_model`, and a line for each measurement end to end.
 
-    With a table and a timer, the lines above the original widths are filled first, and everything planning asks for is measured.
+    With a table and a timer, the lines above the original widths are filled first, and everything planning asks for is measured, what it
+    chooses even where the table holds a value.
     """
     growable = growable_groups(model, example_inputs)
     if isinstance(latency, LatencyTable) and timer is not None:
@@ -76,9 +77,12 @@ def confirmed_growth(
         def plan() -> WidthPlan:
             return plan_growth(graph, latency, growable=growable, budget=within, widest=widest)
 
-        if isinstance(latency, LatencyTable) and timer is not None:
-            return measure_while(latency, timer, plan, progress=progress)
-        return plan()
+        if not isinstance(latency, LatencyTable) or timer is None:
+            return plan()
+        while True:
+            found = measure_while(latency, timer, plan, progress=progress)
+            if not measure_missing(latency, (shape for _, shape in graph.shapes_at(found.widths)), timer):
+                return found  # nothing it chose is only held
 
     plan = decide(budget)
     if not isinstance(timer, DeviceTimer):
