@@ -23,8 +23,9 @@ NEIGHBOURHOOD = 24
 WIGGLE = 1 / 8
 #: An edge's place is in doubt where moving it by one point costs less than this in log-likelihood ratio x 2.
 PLACE_DOUBT = 2.0
-#: A single width that leaves its plateau and comes back must stand out this many times more than an edge: timings
-#: have heavier tails than the normal, and one disturbed visit looks just like it.
+#: Where the noise is that of the raw times, a single width that leaves its plateau and comes back must stand out this many
+#: times more than an edge: one disturbed visit looks just like it, and its own times do not tell. Noise estimated from the
+#: curve has such visits in it.
 LONE = 2.0
 #: Fewest points on both sides for a width to be lonely; zig-zags from alignment are not.
 COMPANY = 3
@@ -42,7 +43,7 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     also exceeds k standard errors, k so that a curve of normal noise without steps gives a false edge with probability
     1 - `confidence` at most (Bonferroni over its gaps), and its place is known: neighbouring widths one granule apart,
     each clearly on its side. Otherwise it is **ambiguous**: measure again, or measure between. The two edges around a
-    single width that leaves its plateau and comes back need twice the standard errors.
+    single width that leaves its plateau and comes back need twice the standard errors where those are of raw times.
 
     >>> curve = LatencyCurve(widths=tuple(range(1, 65)), latency_us=tuple(10.0 + 4 * ((w - 1) // 16) for w in range(1, 65)),
     ...                      kind="modelled")
@@ -77,10 +78,8 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
         verdict: EdgeVerdict = "end"
         if jump:
             near = curve.widths[stop] - curve.widths[stop - 1] <= curve.granule
-            lone = _is_lone(jumps, starts, stops, index) or _is_lone(jumps, starts, stops, index + 1)
-            scattered = max(noise[stop - 1] / y[stop - 1], noise[stop] / y[stop]) / floor if floor else 1.0
-            needed = k * max(LONE / scattered, 1.0) if lone else k
-            sure = jump.sigmas >= needed and near and _placed(jump, y, sigma, x, stop)
+            lone = bool(curve.noise_us) and any(_is_lone(jumps, starts, stops, i) for i in (index, index + 1))
+            sure = jump.sigmas >= (LONE * k if lone else k) and near and _placed(jump, y, sigma, x, stop)
             verdict = "confirmed" if sure else "ambiguous"
         plateaus.append(
             Plateau(

@@ -94,6 +94,18 @@ def test_alignment_is_kept_though_the_noise_is_unknown(period: int) -> None:
     assert len(found.confirmed_edges) >= 0.94 * 2 * (512 // period)
 
 
+def test_a_lone_notch_counts_where_the_noise_is_that_of_the_curve() -> None:
+    """Recorded curves have one number per width: what sticks out of all their scatter would stick out of a second recording."""
+    rng = np.random.default_rng(3)
+    w = np.arange(1, 401)
+    us = 100.0 * (1 + 0.004 * rng.standard_normal(len(w)))
+    us[200] += 8.0
+    unknown = LatencyCurve(widths=tuple(w.tolist()), latency_us=tuple(us.tolist()))
+    assert detect_steps(unknown).confirmed_edges == (200, 201)
+    stated = LatencyCurve(widths=unknown.widths, latency_us=unknown.latency_us, noise_us=(1.0,) * len(w))
+    assert detect_steps(stated).confirmed_edges == ()
+
+
 def test_a_lone_outlier_is_no_pair_of_edges() -> None:
     w = np.arange(8, 257, 8)
     us = np.full(len(w), 100.0)
