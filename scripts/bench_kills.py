@@ -1,9 +1,11 @@
 """Does `tailprune measure` lose anything when it is killed with -9? Real processes, random moments, until the table is full.
 
-    python -m scripts.bench_kills [--simulated 40] [--measured 10]
+    python -m scripts.bench_kills [--simulated 30] [--measured 20]
 
 Each kill falls into a run that goes on from the one before; a table that gets full is compared with an undisturbed run's, and
-the next kill starts a new table. Writes benchmarks/kills.csv (one row a kill) and benchmarks/kills.json.
+the next kill starts a new table. A simulated timer hands over one sample at a time. A DeviceTimer has hundreds of shapes in flight:
+there the readings of unfinished ones count, before the kill, after it, and in the samples they end up in.
+Writes benchmarks/kills.csv (one row a kill) and benchmarks/kills.json.
 """
 
 from __future__ import annotations
@@ -41,15 +43,21 @@ SIMULATED, MEASURED = ("--simulate", "h200"), ("--device", "cpu")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """One kill: samples another process had read before it, samples in the table after it, and what was found wrong."""
+    """One kill: samples and readings another process had seen before it, what was there after it, and what was found wrong.
+
+    Readings are those of unfinished visits; `went_on` are the samples in the end that say they hold some from before a kill.
+    """
 
     timer: str
     new_samples: int
     after_s: float
     seen: int
     kept: int
+    readings_seen: int
+    readings_lost: int
     finished: bool  # the run ended by itself before the kill
     wrong: str = ""
+    went_on: int = 0  # of a finished table: samples that hold readings of a run that was killed
     other_shapes: int = 0  # of a finished table: shapes that it or an undisturbed run's holds, and the other does not
 
 
@@ -90,8 +98,20 @@ def count_samples(table: Path) -> int:
 
 
 def sample_numbers(table: Path) -> list[int]:
+    return [number for (number,) in rows_of(table, "SELECT id FROM sample ORDER BY id")]
+
+
+def readings_of(table: Path) -> set[tuple[int, int, float]]:
+    """(number, shape, microseconds) of each reading of an unfinished visit that another process can see now."""
+    try:
+        return set(rows_of(table, "SELECT id, shape_id, us FROM reading"))
+    except sqlite3.OperationalError:
+        return set()
+
+
+def rows_of(table: Path, query: str) -> list[tuple]:
     with contextlib.closing(sqlite3.connect(f"{table.as_uri()}?mode=ro", uri=True, timeout=5)) as reader:
-        return [row[0] for row in reader.execute("SELECT id FROM sample ORDER BY id")]
+        return reader.execute(query).fetchall()
 
 
 def kill_once(arguments: list[str], table: Path, *, new_samples: int, after_s: float) -> Kill:
@@ -107,13 +127,22 @@ def kill_once(arguments: list[str], table: Path, *, new_samples: int, after_s: f
     if not finished:
         time.sleep(after_s)
         finished = os.waitpid(pid, os.WNOHANG)[0] == pid
-    seen = count_samples(table)
+    seen, readings = count_samples(table), readings_of(table)
     if not finished:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+    missing = lost(table, readings - readings_of(table))
     return Kill(timer="simulated" if "--simulate" in arguments else "measured", new_samples=new_samples,
-                after_s=round(after_s, 4), seen=seen, kept=count_samples(table), finished=finished,
-                wrong=what_is_wrong(table, before, seen))  # fmt: skip
+                after_s=round(after_s, 4), seen=seen, kept=count_samples(table), readings_seen=len(readings),
+                readings_lost=missing, finished=finished, wrong=what_is_wrong(table, before, seen))  # fmt: skip
+
+
+def lost(table: Path, gone: set[tuple[int, int, float]]) -> int:
+    """How many readings that are there no more are in no sample of their shape either."""
+    times: dict[int, set[float]] = {}
+    for shape, text in rows_of(table, "SELECT shape_id, times_us FROM sample") if gone else ():
+        times.setdefault(shape, set()).update(map(float, text.split()))
+    return sum(us not in times.get(shape, ()) for _, shape, us in gone)
 
 
 def what_is_wrong(table: Path, before: tuple[LatencySample, ...], seen: int) -> str:
@@ -151,12 +180,17 @@ def kills(folder: Path, timer: tuple[str, ...], count: int, seed: int = 0) -> It
         done += not kill.finished
         if kill.finished:
             number += 1
-            kill = replace(kill, other_shapes=other_shapes(table, whole))
+            kill = replace(kill, went_on=went_on(table), other_shapes=other_shapes(table, whole))
         yield kill
 
 
+def went_on(table: Path) -> int:
+    with LatencyTable.open(table, read_only=True) as opened:
+        return sum("before an interruption" in visit.note for visit in opened.visits())
+
+
 def other_shapes(table: Path, whole: Path) -> int:
-    """Filling is adaptive: what it asks for next depends on where it was stopped, and on a device on noise."""
+    """None where both saw the same times; on a device what filling asks for next depends on noise."""
     with LatencyTable.open(table, read_only=True) as one, LatencyTable.open(whole, read_only=True) as other:
         shapes = [{sample.shape for sample in opened.samples()} for opened in (one, other)]
     return len(shapes[0] ^ shapes[1])
@@ -164,8 +198,8 @@ def other_shapes(table: Path, whole: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulated", type=int, default=40)
-    parser.add_argument("--measured", type=int, default=10)
+    parser.add_argument("--simulated", type=int, default=30)
+    parser.add_argument("--measured", type=int, default=20)
     args = parser.parse_args()
     found: list[Kill] = []
     for timer, count in ((SIMULATED, args.simulated), (MEASURED, args.measured)):
@@ -184,12 +218,13 @@ def main() -> None:
             "simulated tables finished after kills": figure(len(ended)),
             "of these, with other shapes than an undisturbed run's": figure(sum(k.other_shapes > 0 for k in ended), 0),
             "kills between a run's first sample and its last": figure(sum(k.new_samples > 0 for k in killed)),
+            "kills with readings of unfinished visits in flight": figure(sum(k.readings_seen > 0 for k in killed)),
+            "readings in flight at these kills, in all": figure(sum(k.readings_seen for k in killed)),
+            "of them, lost": figure(sum(k.readings_lost for k in killed), 0),
+            "samples that went on from readings before a kill": figure(sum(k.went_on for k in found)),
         },
         rows=[asdict(kill) for kill in found],
         environment={"platform": sys.platform},
-        notes=[
-            "a simulated timer hands over one sample at a time; DeviceTimer interleaves up to 500 shapes, all in flight"
-        ],
     )
 
 

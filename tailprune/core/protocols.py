@@ -44,6 +44,31 @@ class LayerTimer(Protocol):
         ...
 
 
+class Notebook(Protocol):
+    """Keeps what is measured while it is measured: a table, for example."""
+
+    def visits(self, shape: LayerShape) -> Sequence[LatencySample]:
+        """The finished visits of a shape."""
+        ...
+
+    def readings(self, shape: LayerShape) -> Sequence[float]:
+        """Microseconds read in a visit that was begun and not finished."""
+        ...
+
+    def note(self, shape: LayerShape, us: float) -> None:
+        """Keep one more reading of a visit that goes on; kill -9 cannot take it back once this returned."""
+        ...
+
+
+@runtime_checkable
+class ResumableTimer(LayerTimer, Protocol):
+    """A timer that goes on where one before it was stopped, killed even."""
+
+    def resume_many(self, shapes: Sequence[LayerShape], notebook: Notebook) -> Iterator[LatencySample]:
+        """As `time_many`; every reading is noted as it is taken, and visits that were begun are finished."""
+        ...
+
+
 @runtime_checkable
 class WidthProposer(Protocol):
     """Expects steps before anything was measured. What it says costs or saves measurements and never becomes a latency."""

@@ -43,8 +43,9 @@ def fill_table(
 
     Confirmed flat plateaus are then held (`LatencyTable.hold`), layer by layer.
 
-    Only what the table lacks is timed, so a second call times nothing and a killed one goes on. A shape that fails is
-    recorded, reported and not tried again. `groups` restricts the lines to these.
+    Only what the table lacks is timed, so a second call times nothing, and one that was killed goes on: what is asked for
+    follows from what was asked for before, never from what else the table holds, so it ends with the same shapes.
+    A shape that fails is recorded, reported and not tried again. `groups` restricts the lines to these.
     """
     check_environment(table, timer)
     started = time.monotonic()
@@ -53,9 +54,9 @@ def fill_table(
     for group in chosen:
         if not group.prunable:
             raise InvalidShape(f"Group {group.id} cannot be pruned ({group.reason}), so it has no line; leave it out.")
-    every = [Line(graph, group, table, at) for group in chosen if graph.layers_of(group.id)]
-    lines = list({line.key: line for line in every}.values())
     rounds = Rounds(table, timer, progress, min_riser)
+    every = [Line(graph, group, rounds.seen, at) for group in chosen if graph.layers_of(group.id)]
+    lines = list({line.key: line for line in every}.values())
     lattices = rounds.lattices(lines)
     if proposer is None:
         period, staircases = _search_by_period(rounds, lattices)

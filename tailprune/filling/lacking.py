@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ..core.errors import EnvironmentMismatch, MissingLatency
-from ..core.protocols import LayerTimer
+from ..core.protocols import LayerTimer, ResumableTimer
 from ..core.shapes import LayerShape
 from ..tables import LatencyTable
 
@@ -20,8 +20,9 @@ def measure_missing(
 ) -> int:
     """Time the shapes that the table neither measured nor knows to fail, each once; returns how many.
 
-    Every sample is in the table before the next is taken, so a kill loses the samples in flight and no more. A held
-    shape is measured: a plan is made of measurements. Refuses a timer of another environment than the table's.
+    Every sample is in the table before the next is taken, every reading of a `ResumableTimer` too: a kill loses the one in
+    flight and no more. A held shape is measured: a plan is made of measurements. Refuses a timer of another environment
+    than the table's.
     """
     check_environment(table, timer)
     lacking = [shape for shape in dict.fromkeys(shapes) if shape not in table]
@@ -54,10 +55,12 @@ def time_shapes(
     table: LatencyTable, shapes: Sequence[LayerShape], timer: LayerTimer, report: Callable[[int, LayerShape], object]
 ) -> int:
     """Time these shapes whatever the table knows; returns how many samples came."""
+    if not shapes:
+        return 0
+    taken = timer.resume_many(shapes, table) if isinstance(timer, ResumableTimer) else timer.time_many(shapes)
     done = 0
-    for sample in timer.time_many(shapes) if shapes else ():
+    for done, sample in enumerate(taken, 1):
         table.add(sample)
-        done += 1
         report(done, sample.shape)
     return done
 

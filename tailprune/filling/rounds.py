@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from ..core.protocols import LayerTimer
+from ..core.sample import LatencySample
 from ..core.shapes import LayerShape
 from ..steps import LatencyCurve, Staircase, detect_steps
 from ..tables import LatencyTable
@@ -19,9 +20,14 @@ MOST_VISITS = 2
 
 
 class Rounds:
-    """Times what lines ask for until they ask for nothing more; counts what that took."""
+    """Times what lines ask for until they ask for nothing more; counts what that took.
+
+    `seen` holds the visits asked for so far, all that lines may look at. What the table already has is handed over
+    when it is asked for, in the order in which it was measured: a filling that was stopped takes the same way again.
+    """
 
     def __init__(self, table: LatencyTable, timer: LayerTimer, progress: Progress | None, min_riser: float) -> None:
+        self.seen = LatencyTable.in_memory(table.environment)
         self.table, self.timer, self.progress, self.min_riser = table, timer, progress, min_riser
         self.timed = self.retimed = 0
 
@@ -74,17 +80,24 @@ class Rounds:
                 return {line: detect_steps(curve, min_riser=self.min_riser) for line, curve in curves.items()}
 
     def visit(self, asked: Mapping[Line, Iterable[int]], again: Mapping[Line, Iterable[int]] | None = None) -> int:
-        """Time what the table lacks at the asked widths, and once more what is in doubt; how many samples that took."""
+        """See what is asked for, and once more what is in doubt, timing what the table lacks; how many visits came."""
         new = {s: line.name for line, widths in asked.items() for w in widths for s in line.shapes(w)}
         doubtful = {s: line.name for line, widths in (again or {}).items() for w in widths for s in line.shapes(w)}
-        timed = self._time([shape for shape in new if shape not in self.table], new)
-        self.timed += timed
-        retimed = self._time([shape for shape in doubtful if self._may_repeat(shape)], doubtful)
-        self.retimed += retimed
-        return timed + retimed
+        unseen = [shape for shape in new if shape not in self.seen]
+        self.timed += self._time([shape for shape in unseen if shape not in self.table], new)
+        repeated = [shape for shape in doubtful if self._may_repeat(shape)]
+        once = [shape for shape in repeated if len(self.table.visits(shape)) == len(self.seen.visits(shape))]
+        self.retimed += self._time(once, doubtful)
+        news = [visit for shape in (*unseen, *repeated) for visit in self._next_visit(shape)]
+        self.seen.add_many(news)
+        return len(news)
+
+    def _next_visit(self, shape: LayerShape) -> tuple[LatencySample, ...]:
+        seen = len(self.seen.visits(shape))
+        return self.table.visits(shape)[seen : seen + 1]
 
     def _may_repeat(self, shape: LayerShape) -> bool:
-        visits = self.table.visits(shape)
+        visits = self.seen.visits(shape)
         return len(visits) < MOST_VISITS and any(visit.usable for visit in visits)
 
     def _time(self, shapes: Sequence[LayerShape], names: Mapping[LayerShape, str]) -> int:

@@ -11,7 +11,8 @@ from ..core.sample import MAD_TO_SIGMA, LatencySample
 from ..core.shapes import LayerShape
 from .compare import SIGMAS
 from .held import HeldPlateau
-from .table import LatencyTable, counted_visits
+from .table import LatencyTable
+from .visits import counted_visits
 
 #: A difference below this moves no decision: the smallest riser that filling is asked to find is 3 % (docs/measuring.md).
 TOLERANCE = 0.03

@@ -32,4 +32,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     us REAL NOT NULL CHECK (us > 0)
 )""",
     ),
+    (
+        """CREATE TABLE reading (
+    id INTEGER PRIMARY KEY,
+    shape_id INTEGER NOT NULL REFERENCES shape (id),
+    us REAL NOT NULL CHECK (us > 0)
+)""",
+        "CREATE INDEX reading_of_shape ON reading (shape_id)",
+    ),
 )

@@ -33,8 +33,10 @@ BUSY_TIMEOUT_S = 60.0
 _INSERT_SHAPE = f"INSERT INTO shape ({', '.join(SHAPE_COLUMNS)}) VALUES ({', '.join('?' * len(SHAPE_COLUMNS))}) ON CONFLICT DO NOTHING"
 _FIND_SHAPE = f"SELECT id FROM shape WHERE {' AND '.join(f'{name} = ?' for name in SHAPE_COLUMNS)}"
 _INSERT_SAMPLE = f"INSERT INTO sample (shape_id, {', '.join(SAMPLE_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?)"
+_FORGET_READINGS = "DELETE FROM reading WHERE shape_id = ?"
 _READ_SHAPES = f"SELECT id, {', '.join(SHAPE_COLUMNS)} FROM shape WHERE id > ? ORDER BY id"
 _READ_SAMPLES = f"SELECT id, shape_id, {', '.join(SAMPLE_COLUMNS)} FROM sample WHERE id > ? ORDER BY id"
+_READ_READINGS = f"SELECT us FROM reading WHERE shape_id = ({_FIND_SHAPE}) ORDER BY id"
 _READ_HELD = "SELECT id, low_id, high_id, us FROM held WHERE id > ? ORDER BY id"
 
 
@@ -93,12 +95,26 @@ class Store:
         with _one_sentence(self.path):
             with _transaction(self._db, "BEGIN IMMEDIATE"):
                 for sample in samples:
-                    self._db.execute(_INSERT_SAMPLE, (self._shape_id(sample.shape), *sample_row(sample)))
+                    shape_id = self._shape_id(sample.shape)
+                    self._db.execute(_INSERT_SAMPLE, (shape_id, *sample_row(sample)))
+                    self._db.execute(_FORGET_READINGS, (shape_id,))
                 for plateau in held:
                     ends = self._shape_id(plateau.low), self._shape_id(plateau.high)
                     self._db.execute("INSERT INTO held (low_id, high_id, us) VALUES (?, ?, ?)", (*ends, plateau.us))
                 news, shapes, seen = self._read(self._seen)
             return self._accept(news, shapes, seen)
+
+    def note(self, shape: LayerShape, us: float) -> None:
+        """Commit one reading of a visit that is not finished."""
+        if self.read_only:
+            raise TableError(f"The latency table {self.path} was opened read-only; open it for writing to add to it.")
+        with _one_sentence(self.path), _transaction(self._db, "BEGIN IMMEDIATE"):
+            self._db.execute("INSERT INTO reading (shape_id, us) VALUES (?, ?)", (self._shape_id(shape), us))
+
+    def readings(self, shape: LayerShape) -> tuple[float, ...]:
+        """Of a visit that is not finished, by any process."""
+        with _one_sentence(self.path):
+            return tuple(us for (us,) in self._db.execute(_READ_READINGS, shape_row(shape)))
 
     def complaints(self) -> tuple[str, ...]:
         """What is wrong with the file, one sentence each: SQLite's own checks, and every row that cannot be read."""

@@ -18,9 +18,7 @@ from ..core.sample import LatencySample
 from ..core.shapes import LayerShape
 from .held import HeldPlateau, HeldPlateaus
 from .store import News, Store
-
-#: Flags of a visit that did not settle, or not under normal conditions: kept, but outranked by one without them.
-DOUBTFUL = frozenset(("unstable", "throttled", "noisy"))
+from .visits import counted_visits, merge_visits
 
 
 class LatencyTable:
@@ -49,6 +47,7 @@ class LatencyTable:
         self._visits: dict[LayerShape, list[LatencySample]] = {}
         self._held = HeldPlateaus()
         self._known_us: dict[LayerShape, float] = {}  # every answer given, until something touches it
+        self._readings: dict[LayerShape, list[float]] = {}  # in memory: of visits that are not finished
 
     @classmethod
     def open(
@@ -111,6 +110,19 @@ class LatencyTable:
         plateau = HeldPlateau(low=low, high=high, us=us)
         if low != high and plateau not in self._plateaus:
             self._commit((), (plateau,))
+
+    def note(self, shape: LayerShape, us: float) -> None:
+        """Keep one reading of a visit that goes on. It is part of no latency; `add` of the finished visit ends it."""
+        with self._lock:
+            if self._store:
+                self._store.note(shape, us)
+            else:
+                self._readings.setdefault(shape, []).append(us)
+
+    def readings(self, shape: LayerShape) -> tuple[float, ...]:
+        """Microseconds read in a visit that was begun and not finished, by any process."""
+        with self._lock:
+            return self._store.readings(shape) if self._store else tuple(self._readings.get(shape, ()))
 
     def refresh(self) -> None:
         """See what other processes added since this one last added or looked."""
@@ -249,33 +261,12 @@ class LatencyTable:
         for sample in news.samples:
             self._visits.setdefault(sample.shape, []).append(sample)
             self._known_us.pop(sample.shape, None)
+            self._readings.pop(sample.shape, None)
         for plateau in news.held:
             self._held.add(plateau)
         if news.held:
             self._known_us.clear()
         self._loaded = True  # the first news of a file is all of it
-
-
-def counted_visits(visits: Iterable[LatencySample]) -> list[LatencySample]:
-    """The visits a latency is made of: those with times and without a doubt, else those with times."""
-    timed = [visit for visit in visits if visit.usable]
-    return [visit for visit in timed if not DOUBTFUL & set(visit.flags)] or timed
-
-
-def merge_visits(visits: Iterable[LatencySample]) -> LatencySample:
-    """One sample of several visits of one shape: the times of those that count, in order; the last one's date."""
-    visits = list(visits)
-    counted = counted_visits(visits) or visits[-1:]
-    if len(counted) == 1:
-        return counted[0]
-    return LatencySample(
-        shape=counted[0].shape,
-        times_us=tuple(chain.from_iterable(visit.times_us for visit in counted)),
-        warmups=max(visit.warmups for visit in counted),
-        utc=max(visit.utc for visit in counted),
-        flags=tuple(dict.fromkeys(chain.from_iterable(visit.flags for visit in counted))),
-        note="; ".join(dict.fromkeys(visit.note for visit in counted if visit.note)),
-    )
 
 
 def compare_environments(name: str, table: Environment, here: Environment) -> tuple[str, ...]:

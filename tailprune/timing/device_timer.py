@@ -11,8 +11,10 @@ import torch
 
 from ..core.environment import Environment
 from ..core.errors import InvalidShape, TailpruneError
+from ..core.protocols import Notebook
 from ..core.sample import LatencySample
 from ..core.shapes import LayerShape
+from ..tables import LatencyTable
 from .blocks import build_block
 from .clocks import ClockReading, Clocks, load_nvml
 from .machine import available_bytes, cpu_name, keep_freed_memory, pinned
@@ -30,7 +32,7 @@ DEFAULT_L2 = {"cpu": "0 MiB", "cuda": "warm"}
 
 
 class DeviceTimer:
-    """Times layer shapes on this machine's CPU or CUDA device; implements `core.protocols.LayerTimer`.
+    """Times layer shapes on this machine's CPU or CUDA device; implements `core.protocols.ResumableTimer`.
 
     `precision` is the half-width of the median's 95 % interval at which a shape has settled. A shape that does not
     settle is flagged unstable, one that the device cannot run is a sample without times, flagged with the reason noted.
@@ -86,6 +88,10 @@ class DeviceTimer:
 
     def time_many(self, shapes: Sequence[LayerShape]) -> Iterator[LatencySample]:
         """One sample per distinct shape, interleaved, yielded as each settles. TF32 and other shapes take turns."""
+        return self.resume_many(shapes, LatencyTable.in_memory(self.environment))
+
+    def resume_many(self, shapes: Sequence[LayerShape], notebook: Notebook) -> Iterator[LatencySample]:
+        """The same, every reading kept in `notebook` as it is taken: a kill loses one, and the next call goes on."""
         for tf32 in (False, True):
             yield from interleave(
                 [shape for shape in shapes if (shape.dtype == "tf32") is tf32],
@@ -94,6 +100,7 @@ class DeviceTimer:
                 pinned=partial(self._pinned, tf32 or self._environment.tf32),
                 read_clocks=self._read_clocks,
                 rule=self.rule,
+                notebook=notebook,
                 most_alive=self.most_alive,
                 most_bytes=SHARE_FOR_WEIGHTS * available_bytes(self.device),
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from ..core.protocols import Notebook
 from ..core.sample import LatencySample, utc_now
 from ..core.shapes import DTYPE_BYTES, LayerShape
 from .clocks import ClockReading
@@ -28,6 +29,7 @@ class Series:
     shape: LayerShape
     prepared: Prepared
     times_us: list[float] = field(default_factory=list)
+    begun: int = 0  # of these times, how many were read before this process went on
     rejected: int = 0
     disturbed: int = 0
     seconds: float = 0.0
@@ -61,10 +63,12 @@ class Series:
     def sample(self, *, unstable: bool) -> LatencySample:
         if not self.times_us:
             return failed_sample(self.shape, "refused", f"none of {self.visits} readings was a positive time")
-        crowded = self.disturbed > self.visits / 2  # the median itself is then one of a disturbed call
+        crowded = self.disturbed > (self.visits - self.begun) / 2  # the median itself is then one of a disturbed call
         noisy = self.rejected > 0 or crowded or self.clock_jumped
         flags = {"unstable": unstable, "throttled": bool(self.slowdowns), "noisy": noisy}
         notes = sorted(self.notes)
+        if self.begun:
+            notes.append(f"{self.begun} of {self.visits} readings were taken before an interruption")
         if self.rejected:
             notes.append(f"{self.rejected} of {self.visits} readings were no positive time and are left out")
         if crowded:
@@ -94,13 +98,15 @@ def interleave(
     pinned: Callable[[], AbstractContextManager[None]],
     read_clocks: Callable[[], ClockReading],
     rule: StoppingRule,
+    notebook: Notebook,
     most_alive: int = MOST_ALIVE,
     most_bytes: float = math.inf,
 ) -> Iterator[LatencySample]:
     """One sample per distinct shape, each yielded at the end of the round in which it settled or failed.
 
     At most `most_alive` shapes, holding at most `most_bytes`, are alive at once (always at least one); others enter as
-    those settle. `prepare` and `visit` answer with a sample where the device failed. Settings are pinned during a round
+    those settle. The notebook gets every reading as it is taken, and gives those of a visit that was interrupted, which goes
+    on from there. `prepare` and `visit` answer with a sample where the device failed. Settings are pinned during a round
     and free again whenever the caller has control.
     """
     waiting = deque(dict.fromkeys(shapes))
@@ -119,10 +125,15 @@ def interleave(
                     finished.append(entered)
                     used -= held_bytes(shape)
                 else:
-                    alive.append(Series(shape=shape, prepared=entered))
+                    begun = list(notebook.readings(shape))
+                    series = Series(shape=shape, prepared=entered, times_us=begun, begun=len(begun), visits=len(begun))
+                    alive.append(series)
             visited = []
             for series in alive:
+                taken = len(series.times_us)
                 failure = visit(series)
+                for us in series.times_us[taken:]:
+                    notebook.note(series.shape, us)
                 if failure is None:
                     visited.append(series)
                 else:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core.environment import Environment
 from ..core.errors import InvalidShape, TailpruneError
+from .blocks import TORCH_DTYPES
 from .clocks import ClockReading, Clocks, load_nvml
 from .device_timer import describe_environment, find_device
 from .machine import pinned
@@ -89,12 +90,14 @@ def measure_model(
     tf32: bool = False,
     autotuning: bool = False,
     memory_format: str = "channels_last",
+    dtype: str | None = None,
 ) -> ModelTimings:
     """How long do these models take, measured against each other in one run?
 
     Copies of the models run as they are (fold norms first where they are deployed folded) in eval and inference mode, one
     untimed call before each timed one, in an order that shifts by one each round. Ends after `rounds`, or after
     `max_seconds` once the medians have an interval. A constant floating input (zeros) is replaced by random numbers.
+    `dtype` (float16, say) converts the copies and floating inputs to what the models are deployed in.
     Settings are those of `DeviceTimer`, so that a sum of its blocks can be laid beside the result; but on a CPU nothing
     runs between two passes, whatever `l2` says: inside a network the other layers do that.
 
@@ -109,6 +112,9 @@ def measure_model(
         )
     if memory_format not in ("channels_last", "contiguous"):
         raise InvalidShape(f"Unknown memory_format {memory_format!r}; allowed: channels_last, contiguous.")
+    if dtype not in (None, *TORCH_DTYPES):
+        raise InvalidShape(f"PyTorch runs no model in {dtype!r}; allowed: {', '.join(TORCH_DTYPES)}.")
+    run_in = TORCH_DTYPES[dtype] if dtype else None
     where = find_device(device)
     on_cuda = where.type == "cuda"
     chosen = choose_runtime(where, runtime, l2 if on_cuda else "warm", threads=threads)
@@ -119,7 +125,7 @@ def measure_model(
     )  # fmt: skip
     layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    inputs = tuple(_placed(tensor, where, layout) for tensor in given)
+    inputs = tuple(_placed(tensor, where, layout, run_in) for tensor in given)
 
     prepared: dict[str, Prepared] = {}
     times_us: dict[str, list[float]] = {name: [] for name in models}
@@ -127,7 +133,7 @@ def measure_model(
     with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
         for name, model in models.items():
             try:
-                twin = copy.deepcopy(model).eval().to(device=where).to(memory_format=layout)
+                twin = copy.deepcopy(model).eval().to(device=where, dtype=run_in).to(memory_format=layout)
                 prepared[name] = chosen.prepare(twin, inputs)
             except RuntimeError as error:
                 reason = str(error).strip().partition("\n")[0]
@@ -161,9 +167,9 @@ def measure_model(
     )
 
 
-def _placed(tensor: Tensor, device: torch.device, layout: torch.memory_format) -> Tensor:
-    """The input on the device in the asked layout; numbers to compute on where it holds only one."""
+def _placed(tensor: Tensor, device: torch.device, layout: torch.memory_format, dtype: torch.dtype | None) -> Tensor:
+    """The input on the device in the asked layout and dtype; numbers to compute on where it holds only one."""
     if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
         tensor = RandomBank("cpu").view(tuple(tensor.shape), tensor.dtype)
-    tensor = tensor.detach().to(device)
+    tensor = tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
     return tensor.contiguous(memory_format=layout) if tensor.dim() == 4 else tensor

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.device import DeviceSpec
 from ..core.environment import Environment
 from ..core.errors import InvalidShape
-from ..core.protocols import LatencySource
+from ..core.protocols import LatencySource, Notebook
 from ..core.sample import LatencySample
 from ..core.shapes import LayerShape
 from .model import WaveModel
@@ -59,8 +59,12 @@ class SimulatedTimer:
 
     def time(self, shape: LayerShape) -> LatencySample:
         """One sample; MissingLatency where the source knows no latency."""
+        sample = self._visit(shape, self._visits[shape])
+        self._visits[shape] += 1
+        return sample
+
+    def _visit(self, shape: LayerShape, visit: int) -> LatencySample:
         true_us = self.source.latency_us(shape)
-        visit, self._visits[shape] = self._visits[shape], self._visits[shape] + 1
         digest = hashlib.blake2b(f"{self.seed}|{visit}|{shape!r}".encode(), digest_size=8).digest()
         draw = np.random.default_rng(int.from_bytes(digest, "little"))
         factors = np.exp(self.noise * draw.standard_normal(TIMES_PER_VISIT))
@@ -73,3 +77,8 @@ class SimulatedTimer:
         """One sample per distinct shape, in the order given."""
         for shape in dict.fromkeys(shapes):
             yield self.time(shape)
+
+    def resume_many(self, shapes: Sequence[LayerShape], notebook: Notebook) -> Iterator[LatencySample]:
+        """The same, a visit that the notebook has already counted as made: another process' run goes on with new times."""
+        for shape in dict.fromkeys(shapes):
+            yield self._visit(shape, len(notebook.visits(shape)))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from tables_strategies import ENVIRONMENT, out, sample
 
+from tailprune.core.errors import TableError
 from tailprune.tables import LatencyTable
 
 ROOT = Path(__file__).parents[3]
@@ -119,3 +123,58 @@ def test_threads_of_one_process_share_a_table(tmp_path: Path) -> None:
         assert len(table) == 2400
         table.refresh()
         assert len(table.visits()) == 2400
+
+
+def test_readings_of_an_unfinished_visit_are_kept_for_every_process_and_end_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with LatencyTable.open(path, environment=ENVIRONMENT) as one, LatencyTable.open(path) as other:
+        for us in (3.5, 1.25, 2.0):
+            one.note(out(8), us)
+        one.note(out(9), 7.0)
+        for table in (one, other):
+            assert table.readings(out(8)) == (3.5, 1.25, 2.0)
+            assert table.readings(out(10)) == ()
+            assert (len(table), out(8) in table, table.visits()) == (0, False, ())
+        other.add(sample(out(8), 3.5, 1.25, 2.0, 2.5))
+        assert (one.readings(out(8)), one.readings(out(9))) == ((), (7.0,))
+        assert one.complaints() == ()
+    in_memory = LatencyTable.in_memory(ENVIRONMENT)
+    in_memory.note(out(8), 3.5)
+    assert in_memory.readings(out(8)) == (3.5,)
+    in_memory.add(sample(out(8), 3.5))
+    assert in_memory.readings(out(8)) == ()
+
+
+def test_a_reading_noted_is_there_after_a_kill_and_a_read_only_table_takes_none(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    writer = subprocess.run([sys.executable, "-c", NOTER, str(Path(__file__).parent), str(path)], cwd=ROOT, check=False)
+    assert writer.returncode == -signal.SIGKILL
+    with LatencyTable.open(path, read_only=True) as table:
+        assert table.readings(out(8)) == tuple(float(us) for us in range(1, 21))
+        with pytest.raises(TableError, match="opened read-only"):
+            table.note(out(8), 1.0)
+
+
+NOTER = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from tables_strategies import ENVIRONMENT, out
+from tailprune.tables import LatencyTable
+table = LatencyTable.open(sys.argv[2], environment=ENVIRONMENT)
+for us in range(1, 21):
+    table.note(out(8), float(us))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_table_of_version_1_takes_readings_once_it_was_opened_for_writing(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with LatencyTable.open(path, environment=ENVIRONMENT) as table:
+        table.add(sample(out(8), 3.0))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE reading; PRAGMA user_version = 1")
+    with pytest.raises(TableError, match="has table version 1, older than 2; open it once for writing"):
+        LatencyTable.open(path, read_only=True)
+    with LatencyTable.open(path) as table:
+        table.note(out(9), 4.0)
+        assert (table.latency_us(out(8)), table.readings(out(9))) == (3.0, (4.0,))

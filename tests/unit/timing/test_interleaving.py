@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tailprune.core.environment import Environment
 from tailprune.core.sample import LatencySample
 from tailprune.core.shapes import LayerShape
+from tailprune.tables import LatencyTable
 from tailprune.timing import StoppingRule
 from tailprune.timing.clocks import ClockReading
 from tailprune.timing.protocol import Series, failed_sample, held_bytes, interleave
@@ -26,6 +28,7 @@ class Device:
         self.disturbed = [False]
         self.clocks = ClockReading()
         self.readings = readings
+        self.notebook = LatencyTable.in_memory(Environment(device="made up"))
 
     def read_clocks(self) -> ClockReading:
         return self.clocks
@@ -59,7 +62,7 @@ class Device:
         shapes = [LayerShape(op="linear", batch=1, in_channels=8, out_channels=width) for width in widths]
         samples = []
         for sample in interleave(shapes, prepare=self.prepare, visit=visit, pinned=self.pinned, read_clocks=self.read_clocks,
-                                 rule=StoppingRule(), **limits):  # fmt: skip
+                                 rule=StoppingRule(), notebook=self.notebook, **limits):  # fmt: skip
             assert not self.inside, "settings must be free while the caller has control"
             samples.append(sample)
         return samples
@@ -145,6 +148,52 @@ def test_a_crowded_core_is_noted(share: list[bool], flags: tuple[str, ...]) -> N
     (sample,) = device.run([1])
     assert sample.flags == flags
     assert sample.note == ("other work took the core during 4 of 6 readings" if flags else "")
+
+
+def linear(width: int) -> LayerShape:
+    return LayerShape(op="linear", batch=1, in_channels=8, out_channels=width)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", range(1, 18))
+def test_a_run_that_was_stopped_loses_only_the_reading_in_flight(after: int) -> None:
+    device = Device(w1=[100.0, 101.0], w2=[50.0], w3=[math.nan, 30.0])
+    note, taken = device.notebook.note, []
+
+    def note_until(shape: LayerShape, us: float) -> None:
+        if len(taken) == after:
+            raise Killed
+        note(shape, us)
+        taken.append((shape.out_channels, us))
+
+    device.notebook.note = note_until  # type: ignore[method-assign]
+    with contextlib.suppress(Killed):
+        device.run([1, 2, 3])
+    assert len(taken) == after
+    kept = {width: device.notebook.readings(linear(width)) for width in (1, 2, 3)}
+    assert kept == {width: tuple(us for w, us in taken if w == width) for width in (1, 2, 3)}
+
+    device.notebook.note = note  # type: ignore[method-assign]
+    device.inside = False
+    device.log.clear()
+    for sample in device.run([1, 2, 3]):
+        begun = kept[sample.shape.out_channels]
+        assert sample.times_us[: len(begun)] == begun
+        fresh = device.log.count(f"w{sample.shape.out_channels}")
+        rejected = (fresh + 1) // 2 if sample.shape.out_channels == 3 else 0  # every other one, from the first on
+        assert len(sample.times_us) == len(begun) + fresh - rejected
+        noted = f"{len(begun)} of {len(begun) + fresh} readings were taken before an interruption"
+        assert (noted in sample.note) == bool(begun)
+
+
+def test_a_finished_visit_ends_its_readings() -> None:
+    device = Device()
+    for sample in device.run([1, 2]):
+        device.notebook.add(sample)
+    assert [device.notebook.readings(linear(width)) for width in (1, 2)] == [(), ()]
 
 
 def test_nothing_to_time_is_nothing() -> None:

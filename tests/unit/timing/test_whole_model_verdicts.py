@@ -124,3 +124,20 @@ def test_refuses_in_one_sentence() -> None:
         measure_model({"m": net()}, x, memory_format="nhwc")
     with pytest.raises(TailpruneError, match=r"Model 'm' does not run on .* with inputs of \(1, 5, 8, 8\): "):
         measure_model({"m": net()}, torch.randn(1, 5, 8, 8))
+
+
+def test_models_run_in_the_dtype_they_are_deployed_in() -> None:
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append((x.dtype, self.weight.dtype))
+            return super().forward(x)
+
+    model = Spy(4, 4)
+    measured = measure_model({"a": model}, torch.zeros(2, 4), rounds=6, dtype="bfloat16")
+    assert measured.dtype == "bfloat16"
+    assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
+    assert model.weight.dtype == torch.float32
+    with pytest.raises(InvalidShape, match="PyTorch runs no model in 'int8'; allowed: float32, tf32, float16, bfloat16"):
+        measure_model({"a": model}, torch.zeros(2, 4), dtype="int8")
