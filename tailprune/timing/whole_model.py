@@ -25,6 +25,8 @@ from .runtimes import choose_runtime
 from .stopping import interval_rank, median_interval
 
 CONFIDENCE = 0.95
+#: Rounds that an interval of the median takes.
+FEWEST = next(count for count in range(1, 100) if interval_rank(count, CONFIDENCE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTimings:
-    """Every raw time of every model, one per round; round i of all models ran within one turn of the wheel."""
+    """Every raw time of every model, one per round; round i of all models ran within one turn of the wheel.
+
+    `crowded` are the rounds during which other work took the core. Statistics leave them out as soon as enough others are
+    there for an interval: such a time is not the network's, and a whole pass is hit far more often than one layer.
+    """
 
     times_us: Mapping[str, tuple[float, ...]]
     environment: Environment
@@ -50,11 +56,14 @@ class ModelTimings:
     dtype: str
     memory_format: str
     notes: tuple[str, ...] = ()
+    crowded: tuple[int, ...] = ()
 
     def _of(self, name: str) -> tuple[float, ...]:
         if name not in self.times_us:
             raise InvalidShape(f"No model named {name!r} was measured; measured were {', '.join(self.times_us)}.")
-        return self.times_us[name]
+        every = self.times_us[name]
+        calm = tuple(us for turn, us in enumerate(every) if turn not in self.crowded)
+        return calm if len(calm) >= FEWEST else every
 
     def median_us(self, name: str) -> float:
         return median(self._of(name))
@@ -105,10 +114,9 @@ def measure_model(
     >>> timings.verdict("pruned", "dense").outcome in ("faster", "slower", "ambiguous")
     True
     """
-    fewest = next(n for n in range(1, 100) if interval_rank(n, CONFIDENCE))
-    if not models or rounds < fewest:
+    if not models or rounds < FEWEST:
         raise InvalidShape(
-            f"Measuring needs at least one model and {fewest} rounds, got {len(models)} models and {rounds} rounds."
+            f"Measuring needs at least one model and {FEWEST} rounds, got {len(models)} models and {rounds} rounds."
         )
     if memory_format not in ("channels_last", "contiguous"):
         raise InvalidShape(f"Unknown memory_format {memory_format!r}; allowed: channels_last, contiguous.")
@@ -129,6 +137,7 @@ def measure_model(
 
     prepared: dict[str, Prepared] = {}
     times_us: dict[str, list[float]] = {name: [] for name in models}
+    crowded: list[int] = []
     notes: set[str] = set()
     with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
         for name, model in models.items():
@@ -141,22 +150,23 @@ def measure_model(
                     f"Model {name!r} does not run on {environment.device} with inputs of "
                     f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {reason}."
                 ) from error
-        start, crowded = time.perf_counter(), 0
+        start = time.perf_counter()
         for turn in range(rounds):
             names = list(models)
             first = turn % len(names)
             readings = {name: prepared[name].read() for name in names[first:] + names[:first]}
             if all(math.isfinite(reading.us) and reading.us > 0 for reading in readings.values()):
+                if any(reading.disturbed for reading in readings.values()):
+                    crowded.append(len(next(iter(times_us.values()))))
                 for name, reading in readings.items():
                     times_us[name].append(reading.us)
             else:
                 notes.add("rounds with a time that was not positive are left out")
             notes.update(filter(None, [read_clocks().note]))
-            crowded += any(reading.disturbed for reading in readings.values())
-            if turn + 1 >= fewest and time.perf_counter() - start > max_seconds:
+            if turn + 1 >= FEWEST and time.perf_counter() - start > max_seconds:
                 break
         if crowded:
-            notes.add(f"other work took the core during {crowded} of {turn + 1} rounds")
+            notes.add(f"other work took the core during {len(crowded)} of {turn + 1} rounds")
     return ModelTimings(
         times_us={name: tuple(times) for name, times in times_us.items()},
         environment=environment,
@@ -164,6 +174,7 @@ def measure_model(
         dtype=str(inputs[0].dtype).removeprefix("torch."),
         memory_format=memory_format,
         notes=tuple(sorted(notes)),
+        crowded=tuple(crowded),
     )
 
 

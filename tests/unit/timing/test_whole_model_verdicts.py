@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import itertools
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from torch import nn
 from tailprune.core.environment import Environment
 from tailprune.core.errors import InvalidShape, TailpruneError
 from tailprune.timing import ModelTimings, measure_model
+from tailprune.timing.host_clock import HostClock
+from tailprune.timing.readings import Prepared, Reading
 
 
 def timings(**times: list[float]) -> ModelTimings:
@@ -139,5 +143,29 @@ def test_models_run_in_the_dtype_they_are_deployed_in() -> None:
     assert measured.dtype == "bfloat16"
     assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
     assert model.weight.dtype == torch.float32
-    with pytest.raises(InvalidShape, match="PyTorch runs no model in 'int8'; allowed: float32, tf32, float16, bfloat16"):
+    with pytest.raises(
+        InvalidShape, match="PyTorch runs no model in 'int8'; allowed: float32, tf32, float16, bfloat16"
+    ):
         measure_model({"a": model}, torch.zeros(2, 4), dtype="int8")
+
+
+def test_rounds_in_which_other_work_took_the_core_are_left_out_once_enough_others_are_there() -> None:
+    a, b = [10.0] * 6 + [99.0] * 8, [20.0] * 6 + [30.0] * 8
+    calm = dataclasses.replace(timings(a=a, b=b), crowded=tuple(range(6, 14)))
+    assert (calm.median_us("a"), calm.interval_us("b")) == (10.0, (20.0, 20.0))
+    assert calm.verdict("a", "b").ratio == 0.5
+    assert len(calm.times_us["a"]) == 14, "every raw time is kept"
+    never = dataclasses.replace(calm, crowded=tuple(range(1, 14)))
+    assert never.median_us("a") == 99.0, "too few others: then they are all there is"
+
+
+def test_crowded_rounds_are_those_with_a_disturbed_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = itertools.count()
+
+    def prepare(self: HostClock, call: object, inputs: object) -> Prepared:
+        return Prepared(read=lambda: Reading(1.0, next(turns) in (3, 8, 9)), warmups=1, calls=1)
+
+    monkeypatch.setattr(HostClock, "prepare", prepare)
+    measured = measure_model({"a": net(), "b": net()}, torch.randn(2, 3, 8, 8), rounds=7)
+    assert measured.crowded == (1, 4)
+    assert measured.notes == ("other work took the core during 2 of 7 rounds",)
