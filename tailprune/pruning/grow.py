@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -9,7 +10,9 @@ from torch import nn
 from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
-from ..filling import Progress, fill_table, measure_missing, measure_while
+from ..core.shapes import LayerShape
+from ..filling import Progress, fill_table, measure_while
+from ..filling.lacking import time_shapes
 from ..planning import WIDEST, growth_scores, host_plan, plan_growth, widest_graph
 from ..tables import LatencyTable
 from ..timing import DeviceTimer
@@ -17,6 +20,9 @@ from ..tracing import trace_model
 from .confirm import confirm_plan
 from .prune import source_for
 from .widen import growable_groups, widen_model
+
+#: Visits of every layer that a plan of growth compares: the median of three outvotes one that other work disturbed.
+VISITS = 3
 
 
 def grow_model(
@@ -65,8 +71,9 @@ def confirmed_growth(
 ) -> tuple[WidthPlan, list[str]]:
     """The plan of `grow_model`, and a line for each measurement end to end.
 
-    With a table and a timer, the lines above the original widths are filled first, and everything planning asks for is measured, what it
-    chooses even where the table holds a value.
+    With a table and a timer, the lines above the original widths are filled first, and everything planning asks for is measured. What
+    a plan gains is a difference between its layers and the original's, and an optimiser finds the layer that was timed too slow
+    in the original: both are timed side by side until each was visited VISITS times, and planned again.
     """
     growable = growable_groups(model, example_inputs)
     if isinstance(latency, LatencyTable) and timer is not None:
@@ -81,11 +88,21 @@ def confirmed_growth(
             return plan()
         while True:
             found = measure_while(latency, timer, plan, progress=progress)
-            if not measure_missing(latency, (shape for _, shape in graph.shapes_at(found.widths)), timer):
-                return found  # nothing it chose is only held
+            compared = {shape for widths in (graph.widths, found.widths) for _, shape in graph.shapes_at(widths)}
+            if not _timed_again(latency, compared, timer, progress):
+                return found
 
     plan = decide(budget)
     if not isinstance(timer, DeviceTimer):
         return plan, []
     original = host_plan(graph, growth_scores(graph), latency)
     return confirm_plan(model, graph, plan, original, decide, timer, example_inputs)
+
+
+def _timed_again(
+    table: LatencyTable, shapes: Iterable[LayerShape], timer: LayerTimer, progress: Progress | None
+) -> bool:
+    """Whether any of these shapes had been visited too seldom; they were once more now, side by side."""
+    again = [shape for shape in shapes if len(table.visits(shape)) < VISITS]
+    time_shapes(table, again, timer, lambda done, shape: progress and progress(done, len(again), str(shape)))
+    return bool(again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import math
 
@@ -16,6 +17,7 @@ from tailprune.planning import growth_scores, host_plan, plan_growth
 from tailprune.pruning import (
     apply_plan,
     confirm,
+    confirmed_growth,
     grow,
     grow_model,
     growable_groups,
@@ -104,6 +106,37 @@ def test_what_a_table_lacks_above_the_original_is_measured():
     _, plan = grow_model(net, IMAGES, latency=table, timer=timer, widest=1.25)
     assert plan.latency_kind in ("measured", "held")
     assert {s.shape.out_channels for s in table.samples() if s.shape.in_channels == 3} >= {16, 20}
+
+
+class DisturbedOnce:
+    """A simulated timer that other work disturbs on its first visit of one layer of the original network."""
+
+    def __init__(self, timer: SimulatedTimer, victim: str) -> None:
+        self.timer, self.victim, self.environment, self.visits = timer, victim, timer.environment, 0
+
+    def time(self, shape):
+        return next(iter(self.time_many([shape])))
+
+    def time_many(self, shapes):
+        for sample in self.timer.time_many(shapes):
+            if str(sample.shape) == self.victim:
+                self.visits += 1
+                if self.visits == 1:
+                    sample = dataclasses.replace(sample, times_us=tuple(3 * us for us in sample.times_us))
+            yield sample
+
+
+def test_a_layer_timed_too_slow_in_the_original_buys_no_growth():
+    net = small_net()
+    graph, timer = trace_model(net, IMAGES), SimulatedTimer(load_device("h200"))
+    victim = max(graph.layers, key=lambda la: la.shape.macs).shape
+    disturbed = DisturbedOnce(timer, str(victim))
+    table = LatencyTable.in_memory(timer.environment)
+    plan, _ = confirmed_growth(net, graph, IMAGES, table, disturbed, widest=1.25)
+    true = {shape: timer.time(shape).median_us for w in ({}, plan.widths) for _, shape in graph.shapes_at(w)}
+    before, after = (sum(true[shape] for _, shape in graph.shapes_at(w)) for w in ({}, plan.widths))
+    assert disturbed.visits == grow.VISITS and len(table.visits(victim)) == grow.VISITS
+    assert after <= 1.02 * before, "the disturbed layer's phantom saving was not spent"
 
 
 def test_a_plan_that_measures_slower_is_tightened_and_given_up_at_last(monkeypatch: pytest.MonkeyPatch):
