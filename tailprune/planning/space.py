@@ -114,16 +114,13 @@ def edge_space(
 
     >>> from tailprune.core.graph import Layer, WidthExpr
     >>> from tailprune.core.shapes import LayerShape
-    >>> class Steps:
-    ...     origin = "10 us for every 16 channels"
-    ...     def latency_us(self, shape): return 10.0 * -(-shape.out_channels // 16)
-    ...     def kind(self, shape): return "modelled"
-    >>> conv = Layer(name="conv", shape=LayerShape(op="conv", batch=1, in_channels=3, out_channels=64),
-    ...              in_expr=WidthExpr(constant=3), out_expr=WidthExpr(terms=(("conv", 1),)))
-    >>> graph = ModelGraph(model="one", layers=(conv,), groups=(ChannelGroup(id="conv", width=64),), input_shape=(1, 3, 1, 1))
-    >>> space = edge_space(graph, Steps())
-    >>> space.choices["conv"], space.num_before, space.num_networks
-    ((16, 32, 48, 64), 64, 4)
+    >>> from tailprune.waves import WaveModel, load_device
+    >>> shape = LayerShape(op="linear", batch=4096, in_channels=512, out_channels=1024, dtype="float16")
+    >>> fc = Layer(name="fc", shape=shape, in_expr=WidthExpr(constant=512), out_expr=WidthExpr(terms=(("fc", 1),)))
+    >>> graph = ModelGraph(model="one", layers=(fc,), groups=(ChannelGroup(id="fc", width=1024),), input_shape=(4096, 512))
+    >>> space = edge_space(graph, WaveModel(load_device("h200")))
+    >>> space.num_before, space.num_networks <= 128, {width % 8 for width in space.choices["fc"]}
+    (1024, True, {0})
     """
     groups = _varied(graph, frozen)
     grids = {group.id: _grid(group, narrowest, widest) for group in groups}

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from ..core.protocols import LatencyKind
 
 
-class Conditioned(Protocol):
-    """A finding about one network at one batch, dtype and layout, from one latency source."""
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """One network at one batch, dtype and layout; latencies are sums over its layers from one source, named `origin`."""
+
+    model: str
+    batch: int
+    dtype: str
+    memory_format: str
+    origin: str
+    kind: LatencyKind
 
     @property
-    def model(self) -> str: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def memory_format(self) -> str: ...
-    @property
-    def origin(self) -> str: ...
-    @property
-    def kind(self) -> LatencyKind: ...
+    def conditions(self) -> str:
+        return f"{self.origin}; batch {self.batch}, {self.dtype}, {self.memory_format}; a sum of layers ({self.kind})"
 
-
-def conditions_line(found: Conditioned) -> str:
-    return f"{found.origin}; batch {found.batch}, {found.dtype}, {found.memory_format}; a sum of layers ({found.kind})"
-
-
-def conditions_body(found: Conditioned) -> dict[str, Any]:
-    return {
-        "model": found.model,
-        "batch": found.batch,
-        "dtype": found.dtype,
-        "memory_format": found.memory_format,
-        "latency_origin": found.origin,
-        "latency_kind": found.kind,
-    }
+    def conditions_body(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "batch": self.batch,
+            "dtype": self.dtype,
+            "memory_format": self.memory_format,
+            "latency_origin": self.origin,
+            "latency_kind": self.kind,
+        }

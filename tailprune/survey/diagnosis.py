@@ -12,7 +12,7 @@ from ..core.protocols import LatencyKind
 from ..core.shapes import LayerShape
 from .binding import BOUNDS, Binding, Bound
 from .changes import Change
-from .conditions import conditions_body, conditions_line
+from .conditions import Conditions
 from .payoff import PAYS, Payoff
 from .places import Place
 
@@ -37,7 +37,7 @@ class LayerFinding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(Conditions):
     """Why is this network not faster? Latencies are sums over layers, in microseconds, from one source named `origin`.
 
     `expected_us` is the dense latency times the share of multiply-adds that is left, and `gap_us` what the network
@@ -46,12 +46,6 @@ class Diagnosis:
     `unplaced` names groups whose staircase is unknown, with the reason.
     """
 
-    model: str
-    batch: int
-    dtype: str
-    memory_format: str
-    origin: str
-    kind: LatencyKind
     widths: Mapping[str, int]
     dense_us: float | None
     latency_us: float
@@ -151,7 +145,7 @@ class Diagnosis:
             lines.append("No single change of width would help.")
         lines += [
             "",
-            conditions_line(self),
+            self.conditions,
         ]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(line for i, line in enumerate(lines) if line or lines[i - 1])
@@ -159,7 +153,7 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
         return {
-            **conditions_body(self),
+            **self.conditions_body(),
             "widths": dict(self.widths),
             "dense_us": self.dense_us,
             "latency_us": self.latency_us,

@@ -11,7 +11,7 @@ from typing import Any
 from ..core.protocols import LatencyKind
 from ..core.shapes import LayerShape
 from ..waves import WaveProfile
-from .conditions import conditions_body, conditions_line
+from .conditions import Conditions
 from .losses import PARTS, TimeSplit
 from .places import Place
 
@@ -86,19 +86,13 @@ class LayerUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
+class Survey(Conditions):
     """What share of the device's peak a network achieves, layer by layer. Latencies are sums over layers from one source, `origin`.
 
     `peak_origin` names the source of the stated peak, or says why there is none. `unplaced` names groups whose staircase
     the source does not know, with the reason.
     """
 
-    model: str
-    batch: int
-    dtype: str
-    memory_format: str
-    origin: str
-    kind: LatencyKind
     device: str | None
     peak_flops_per_s: float | None
     peak_origin: str
@@ -165,13 +159,13 @@ class Survey:
         free = sum(bool(layer.free_headroom) for layer in self.layers)
         if free:
             lines.append(f"  {free} layers could be wider at no cost; `tailprune plan --grow` uses that")
-        lines.append(f"  {conditions_line(self)}")
+        lines.append(f"  {self.conditions}")
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
         return {
-            **conditions_body(self),
+            **self.conditions_body(),
             "device": self.device,
             "peak_flops_per_s": self.peak_flops_per_s,
             "peak_origin": self.peak_origin,
