@@ -6,11 +6,12 @@ import dataclasses
 import math
 from collections.abc import Collection
 
-from ..core.errors import InvalidShape
+from ..core.errors import InvalidShape, NoPlan
 from ..core.graph import ChannelGroup, ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores, GroupScores
+from .costs import TICKS_PER_US, LayerCosts
 from .planner import plan_widths
 
 #: How wide a group may become, as a multiple of its width: what one may want of a network that stays itself.
@@ -52,10 +53,17 @@ def plan_growth(
     ('grow', True, True)
     """
     wide = widest_graph(graph, growable=growable, widest=widest)
+    costs = LayerCosts.over(latency)
+    original_us = costs.total(graph, graph.widths) / TICKS_PER_US
+    if budget is not None and (within := budget.resolve(original_us=original_us, host_us=original_us)) < original_us:
+        raise NoPlan(
+            f"Budget {within:,.1f} us is below the {original_us:,.1f} us that {graph.model} takes now, and growing only widens it. Raise the "
+            "budget to 100% or more, or prune."
+        )
     return plan_widths(
         graph,
         growth_scores(graph),
-        latency=latency,
+        latency=costs,
         policy="grow",
         reach=max(wide.widths.values(), default=1),  # as many steps as there can be: `widest` bounds them
         budget=budget,
