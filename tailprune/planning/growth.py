@@ -11,7 +11,6 @@ from ..core.graph import ChannelGroup, ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores, GroupScores
-from .costs import TICKS_PER_US, LayerCosts
 from .planner import plan_widths
 
 #: How wide a group may become, as a multiple of its width: what one may want of a network that stays itself.
@@ -40,7 +39,8 @@ def plan_growth(
     is V(k) / V(w). Groups that are not `growable` (all prunable ones by default; `tailprune.growable_groups` knows what
     `widen_model` can widen) stay as they are. The plan is never slower than the original, by `latency`.
 
-    Raises InvalidShape for a `widest` below 1, NoPlan for a budget below the original's latency.
+    Raises InvalidShape for a `widest` below 1, NoPlan for a budget below the original's latency that no wider network keeps
+    either (some do: odd widths can be slower than the next round one).
 
     >>> from tailprune.core.graph import Layer, WidthExpr
     >>> from tailprune.core.shapes import LayerShape
@@ -53,24 +53,23 @@ def plan_growth(
     ('grow', True, True)
     """
     wide = widest_graph(graph, growable=growable, widest=widest)
-    costs = LayerCosts.over(latency)
-    original_us = costs.total(graph, graph.widths) / TICKS_PER_US
-    if budget is not None and (within := budget.resolve(original_us=original_us, host_us=original_us)) < original_us:
-        raise NoPlan(
-            f"Budget {within:,.1f} us is below the {original_us:,.1f} us that {graph.model} takes now, and growing only widens it. Raise the "
-            "budget to 100% or more, or prune."
+    try:
+        return plan_widths(
+            graph,
+            growth_scores(graph),
+            latency=latency,
+            policy="grow",
+            reach=max(wide.widths.values(), default=1),  # as many steps as there can be: `widest` bounds them
+            budget=budget,
+            max_widths=wide.widths,
+            frozen=[group for group, width in graph.widths.items() if wide.widths[group] == width],
+            time_limit_s=time_limit_s,
         )
-    return plan_widths(
-        graph,
-        growth_scores(graph),
-        latency=costs,
-        policy="grow",
-        reach=max(wide.widths.values(), default=1),  # as many steps as there can be: `widest` bounds them
-        budget=budget,
-        max_widths=wide.widths,
-        frozen=[group for group, width in graph.widths.items() if wide.widths[group] == width],
-        time_limit_s=time_limit_s,
-    )
+    except NoPlan as error:
+        raise NoPlan(
+            f"No network at least as wide as {graph.model} was found within the budget, and growing only widens it. Raise the budget to "
+            f"100% or more, or prune. ({error})"
+        ) from error
 
 
 def growth_scores(graph: ModelGraph) -> ChannelScores:

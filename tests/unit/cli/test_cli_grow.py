@@ -60,7 +60,7 @@ def test_what_is_lacking_above_the_original_is_measured_with_the_device_and_refu
         (("--policy", "snap", "--goal", "better"), 1, "so --goal have no say"),
         (("--explain",), 1, "--explain and --frontier are about pruning"),
         (("--widest", "0.5"), 1, "widest must be a finite multiple of the original widths, at least 1, got 0.5"),
-        (("--budget", "50%"), 3, "takes now, and growing only widens it"),
+        (("--budget", "50%"), 3, "was found within the budget, and growing only widens it"),
     ],
 )
 def test_what_contradicts_growing_is_refused_in_one_sentence(cli, tiny, args, code, said):

@@ -80,6 +80,13 @@ def test_large_networks_grow_in_time_and_within_their_latency():
         assert plan.predicted_us <= plan.original_us and plan.grown
 
 
+def test_wider_networks_may_be_faster_than_the_original():
+    graph = chain(15, 15)
+    source = FormulaSource(lambda s: 10.0 * (2 if s.out_channels % 2 else 1))
+    plan = plan_growth(graph, source, budget=Budget.fraction(0.8))
+    assert plan.predicted_us <= 0.8 * plan.original_us and len(plan.grown) >= 1
+
+
 def test_only_what_may_grow_grows_and_the_widest_graph_is_its_lines():
     graph, source = chain(20, 20), FormulaSource(staircase(16, 16))
     wide = widest_graph(graph, growable=["g1"], widest=1.5)
@@ -100,7 +107,7 @@ def test_latencies_below_the_original_are_not_asked_for():
 
 def test_what_cannot_be_is_refused():
     graph, source = chain(20, 20), FormulaSource(staircase())
-    with pytest.raises(NoPlan, match="us that chain takes now, and growing only widens it"):
+    with pytest.raises(NoPlan, match="as wide as chain was found within the budget, and growing only widens it"):
         plan_growth(graph, source, budget=Budget.fraction(0.9))
     for widest in (0.99, math.nan, math.inf):
         with pytest.raises(InvalidShape, match="widest must be a finite multiple"):
