@@ -4,8 +4,8 @@
 
 For each network, dense and pruned by 40 % (magnitude, global, not rounded): the sum of the medians of its blocks, timed in
 turn with nothing, neighbours, or so many MiB read between two calls of a block, against the whole network measured in the
-same rounds. FOLDER keeps one result per network, so that a run that was stopped goes on. The protocol's constants
-(`tailprune.timing.between.READ_MIB`) were chosen from a run of this; scripts/bench_whole.py tests them on other networks, too.
+same rounds. FOLDER keeps one result per network, so that a run that was stopped goes on. The protocol's constant
+(`tailprune.timing.between.SHARE`) was chosen from a run of this; scripts/bench_whole.py tests it on other networks, too.
 Writes benchmarks/between.csv and benchmarks/between.json.
 """
 
@@ -72,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=9.0, help="start no network after this long")
+    parser.add_argument("--note", action="append", default=[], help="written beside the figures")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     start, found = time.monotonic(), []
@@ -83,14 +84,14 @@ def main() -> None:
                 print(kept.read_text()[:400], flush=True)
             if kept.exists():
                 found.append(json.loads(kept.read_text()))
-    publish(found)
+    publish(found, args.note)
 
 
 def network(name: str, batch: int, side: int) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     model = slim_resnet(1) if name == "slim" else torchvision.models.get_model(name, weights=None)
     example = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
-    return with_relu(model).eval().to(memory_format=torch.channels_last), example
+    return model.eval().to(memory_format=torch.channels_last), example
 
 
 def protocol(name: str, batch: int, side: int) -> str:
@@ -160,15 +161,6 @@ def between(variant: Variant, block: Block, rings: dict[int, Iterator[torch.Tens
             tensor.sum()
 
 
-def with_relu(model: nn.Module) -> nn.Module:
-    """ReLU for ReLU6, which traces of this PyTorch's nn.ReLU6 lose: the sums would lack a third of MobileNetV2's operations."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.ReLU6):
-                setattr(module, name, nn.ReLU(inplace=True))
-    return model
-
-
 def timed(call: Callable[[], object], before_it: Callable[[], None]) -> float:
     us = 0.0
     for _ in range(TAKES):
@@ -182,7 +174,7 @@ def timed(call: Callable[[], object], before_it: Callable[[], None]) -> float:
     return us
 
 
-def publish(found: list[dict]) -> None:
+def publish(found: list[dict], notes: list[str]) -> None:
     rows, figures = [], {}
     for one in found:
         middle = median(one["whole_us"])
@@ -198,7 +190,7 @@ def publish(found: list[dict]) -> None:
         figures[f"worst of all networks with {variant}"] = figure(max(gaps))
     record("between", figures=figures, rows=rows, environment={**found[0]["environment"], "l2": "per row", "dtype": "float32",
            "memory_format": "channels_last", "pruning_ratio": RATIO}, notes=["the protocol's constants were chosen on these networks; "
-           "scripts/bench_whole.py has others"])  # fmt: skip
+           "scripts/bench_whole.py has others", *notes])  # fmt: skip
 
 
 if __name__ == "__main__":

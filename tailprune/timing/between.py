@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Sequence
 
@@ -21,9 +20,12 @@ NEIGHBOURS = tuple(
                padding_hw=(kernel // 2, kernel // 2), epilogue=("bias", "add", "relu"))
     for inputs, outputs, side, kernel in ((64, 64, 16, 3), (40, 72, 16, 1), (128, 128, 8, 3), (24, 96, 32, 1))
 )  # fmt: skip
-#: (networks up to this many MiB, MiB read between two calls): chosen from benchmarks/between.csv, on one CPU with 1 MiB
-#: of L2 a core and a shared L3 of 32 MiB.
-READ_MIB = ((4, 0), (16, 8), (24, 12), (64, 16), (math.inf, 64))
+#: Share of a network's working set that is read between two calls of one of its layers: chosen from benchmarks/between.csv,
+#: on one CPU with 1 MiB of L2 a core and a shared L3 of 32 MiB. All of it would be read by a cache that forgets what was
+#: used longest ago; a shared L3 keeps some of it, and drops some early.
+SHARE = 0.5
+#: Steps of that reading, few enough that networks of one size share a table, and the most: then no cache keeps anything.
+STEP_MIB, MOST_MIB = 4, 64
 #: More than the L3 that one core gets of any CPU known to us.
 RING_MIB = 128
 _MIB = re.compile(r"(0|[1-9][0-9]{0,3}) MiB")
@@ -40,7 +42,7 @@ def l2_for(graph: ModelGraph) -> str:
     for layer, shape in graph.shapes_at():
         weights = shape.num_parameters * DTYPE_BYTES[shape.dtype]
         mib += (weights + layer.calls * (shape.num_bytes - weights) / 2) / 2**20
-    return f"{next(read for bound, read in READ_MIB if mib <= bound)} MiB"
+    return f"{min(round(SHARE * mib / STEP_MIB) * STEP_MIB, MOST_MIB)} MiB"
 
 
 class OtherWork:
