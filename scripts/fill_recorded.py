@@ -12,7 +12,7 @@ from pathlib import Path
 import tailprune
 from scripts.record import figure
 from tailprune.filling import ModelledEdges
-from tailprune.filling.propose import seed_widths
+from tailprune.filling.propose import Expectation, seed_widths
 from tailprune.filling.rounds import Rounds
 from tailprune.steps import Staircase, dominated_widths, edge_agreement
 
@@ -105,8 +105,14 @@ def _filled(
             rounds = Rounds(table, Playback(times[a]), None, 0.02)  # type: ignore[arg-type]
             lattices = rounds.lattices([line])  # type: ignore[list-item]
             lattice = lattices[line]  # type: ignore[index]
-            likely = proposer.edge_widths(line.calls, lattice) if name == "model" else range(64, lattice[-1] + 1, 64)
-            placed = rounds.place(rounds.search(lattices, {line: seed_widths(lattice, likely)}))  # type: ignore[dict-item]
+            expected = (
+                Expectation.of(proposer, line.calls, lattice)
+                if name == "model"
+                else Expectation(edges=range(64, lattice[-1] + 1, 64))
+            )
+            seeds = seed_widths(lattice, expected.edges)
+            told = {line: expected} if name == "model" else None
+            placed = rounds.place(rounds.search(lattices, {line: seeds}, told))  # type: ignore[dict-item,arg-type]
             found = len(risers & set(placed[line].edge_widths))  # type: ignore[index]
             total["risers"] += len(risers) * (name == "model")
             total[name] += len(table)

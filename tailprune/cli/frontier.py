@@ -46,7 +46,7 @@ def write_frontier(
     marks = [
         FrontierMark(method="host", role="host", latency_us=plan.host_us, importance=plan.host_importance),
         FrontierMark(method="plan", role="ours", latency_us=plan.predicted_us, importance=plan.importance),
-        *rivals(frontier, report),
+        *rivals(frontier, plan.latency_kind, report),
     ]
     view = FrontierView(
         latency_us=[p.latency_us for p in frontier.points],
@@ -97,8 +97,8 @@ def frontier_body(frontier: Frontier, marks: list[FrontierMark], files: Frontier
     }
 
 
-def rivals(frontier: Frontier, report: Callable[[int, int, str], None]) -> Iterator[FrontierMark]:
-    """The greedy and the fixed multiples at a few latencies, each point once."""
+def rivals(frontier: Frontier, kind: str, report: Callable[[int, int, str], None]) -> Iterator[FrontierMark]:
+    """The greedy and the fixed multiples at a few latencies, each point once; none that is modelled beside measured plans."""
     problem = frontier.problem
     graph, scores, costs = problem.graph, problem.scores, problem.costs
     fastest, best = frontier.points[0].latency_us, frontier.points[-1].latency_us
@@ -118,6 +118,8 @@ def rivals(frontier: Frontier, report: Callable[[int, int, str], None]) -> Itera
             try:
                 plan = answer(us)
             except (NoPlan, MissingLatency):
+                continue
+            if plan.latency_kind == "modelled" != kind:
                 continue
             point = (plan.predicted_us, scores.importance_kept(plan.widths))
             if point not in seen:

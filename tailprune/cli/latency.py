@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -12,7 +12,8 @@ import typer
 from ..core.environment import Environment
 from ..core.errors import InvalidShape, TableError
 from ..core.protocols import FirstOf, LatencySource, LayerTimer
-from ..filling import measure_while
+from ..core.shapes import LayerShape
+from ..filling import measure_chosen, measure_while
 from ..tables import LatencyTable, shipped_table
 from ..waves import wave_model
 from .console import progress, resumable, warn
@@ -67,6 +68,19 @@ class Latency:
             return decide()
         with progress("measuring what is missing", quiet=quiet) as report, resumable():
             return measure_while(self.table, self.timer, decide, progress=report)
+
+    def choose(
+        self,
+        decide: Callable[[LatencySource], Decision],
+        chosen: Callable[[Decision], Iterable[LayerShape]],
+        *,
+        quiet: bool,
+    ) -> Decision:
+        """The same where only what was chosen has to be measured, and what it is compared with may be proposed."""
+        if self.table is None or self.timer is None:
+            return decide(self.source)
+        with progress("measuring what is missing", quiet=quiet) as report, resumable():
+            return measure_chosen(self.table, self.timer, decide, chosen, progress=report)
 
 
 def here(device: str | None) -> bool:

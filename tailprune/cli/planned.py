@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, TypeVar, cast
 
 import typer
@@ -11,7 +12,10 @@ import typer
 from ..core.errors import MissingLatency
 from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
+from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores
+from ..core.shapes import LayerShape
+from ..filling import plan_shapes
 from ..planning import Frontier, Goal, Policy, plan_frontier, plan_widths
 from .console import warn
 from .host import PANEL, HostOptions, choose
@@ -63,11 +67,11 @@ def make_plan(
     graph = loaded.trace()
     scores = choose(loaded, graph, host)
 
-    def decide() -> WidthPlan:
+    def decide(source: LatencySource) -> WidthPlan:
         return plan_widths(
             graph,
             scores,
-            latency=latency.source,
+            latency=source,
             policy=cast(Policy, options.policy),
             goal=cast(Goal, options.goal),
             reach=options.reach,
@@ -76,7 +80,7 @@ def make_plan(
             floor=options.floor,
         )
 
-    plan = _answered(latency, decide, quiet=quiet)
+    plan = _answered(latency, decide, partial(plan_shapes, graph), quiet=quiet)
     if loaded.weights == "random":
         warn("weights are random, so the scores mean nothing; give --weights FILE for a plan to use", quiet=quiet)
     for warning in plan.warnings:
@@ -87,24 +91,33 @@ def make_plan(
 def make_frontier(planned: Planned, latency: Latency, options: GoalOptions, *, quiet: bool) -> Frontier:
     """What every latency buys, over the widths that the plan was chosen from."""
 
-    def decide() -> Frontier:
+    def decide(source: LatencySource) -> Frontier:
         return plan_frontier(
             planned.graph,
             planned.scores,
-            latency=latency.source,
+            latency=source,
             policy=cast(Policy, planned.plan.policy),
             reach=options.reach,
             every=options.every,
             floor=options.floor,
         )
 
-    return _answered(latency, decide, quiet=quiet)
+    def chosen(frontier: Frontier) -> Iterator[LayerShape]:
+        return (shape for point in frontier.points for _, shape in planned.graph.shapes_at(point.widths))
+
+    return _answered(latency, decide, chosen, quiet=quiet)
 
 
-def _answered(latency: Latency, decide: Callable[[], Decision], *, quiet: bool) -> Decision:
+def _answered(
+    latency: Latency,
+    decide: Callable[[LatencySource], Decision],
+    chosen: Callable[[Decision], Iterable[LayerShape]],
+    *,
+    quiet: bool,
+) -> Decision:
     """What `decide` says; what a table without its device lacks is refused with the command that would measure it."""
     try:
-        return latency.answer(decide, quiet=quiet)
+        return latency.choose(decide, chosen, quiet=quiet)
     except MissingLatency as error:
         raise MissingLatency(
             f"{error} Or give this command --device cpu or cuda, on the machine the table is of: it then measures them.",

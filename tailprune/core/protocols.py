@@ -79,6 +79,12 @@ class WidthProposer(Protocol):
         """After which of these ascending widths is a step likely? `calls_at(width)` are the shapes there, with their calls."""
         ...
 
+    def expected_us(
+        self, calls_at: Callable[[int], Iterable[tuple[LayerShape, int]]], widths: Sequence[int]
+    ) -> Sequence[float]:
+        """What these widths may cost, up to a common factor; nothing where one of them is unknown."""
+        ...
+
 
 class FirstOf:
     """Asks several sources in turn: a table, then the model. What answers is what `kind` reports."""

@@ -3,7 +3,8 @@ grid is enough to plan with."""
 
 from __future__ import annotations
 
-from .cells import CellProposals, measure_chosen, propose_cells
+from .cells import CellProposals, propose_cells
+from .chosen import measure_chosen, plan_shapes
 from .fill import fill_table
 from .lacking import Progress, measure_missing, measure_while
 from .lines import group_line
@@ -22,6 +23,7 @@ __all__ = [
     "measure_chosen",
     "measure_missing",
     "measure_while",
+    "plan_shapes",
     "propose_cells",
     "shard_of",
 ]

@@ -13,7 +13,7 @@ from ..tables import LatencyTable
 from .hold import hold_plateaus
 from .lacking import Progress, check_environment
 from .lines import Line
-from .propose import FINEST, learn_period, seed_widths
+from .propose import FINEST, Expectation, learn_period, seed_widths
 from .report import FillReport, count_grid_cells
 from .rounds import Rounds
 
@@ -61,10 +61,9 @@ def fill_table(
     if proposer is None:
         period, staircases = _search_by_period(rounds, lattices)
     else:
-        seeds = {
-            line: seed_widths(lattice, proposer.edge_widths(line.calls, lattice)) for line, lattice in lattices.items()
-        }
-        period, staircases = 0, rounds.search(lattices, seeds)
+        expected = {line: Expectation.of(proposer, line.calls, lattice) for line, lattice in lattices.items()}
+        seeds = {line: seed_widths(lattice, expected[line].edges) for line, lattice in lattices.items()}
+        period, staircases = 0, rounds.search(lattices, seeds, expected)
     placed = rounds.place(staircases)
     held = sum(hold_plateaus(table, line, staircase) for line, staircase in placed.items())
     shapes = dict.fromkeys(shape for line in lines for width in line.grid for shape in line.shapes(width))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from ..core.errors import MissingLatency
 from ..core.protocols import LatencySource
 from ..core.shapes import LayerShape
-from ..steps import detect_steps, summed_curve
+from ..steps import LatencyCurve, detect_steps, summed_curve
 
 
 class ModelledEdges:
@@ -29,8 +30,29 @@ class ModelledEdges:
     def edge_widths(
         self, calls_at: Callable[[int], Iterable[tuple[LayerShape, int]]], widths: Sequence[int]
     ) -> Sequence[int]:
-        try:
-            curve = summed_curve({width: calls_at(width) for width in widths}, self.source, name="a proposal")
-        except MissingLatency:
+        curve = self._curve(calls_at, widths)
+        if curve is None:
             return ()
-        return detect_steps(curve, min_riser=self.min_riser).edge_widths
+        edges = detect_steps(curve, min_riser=self.min_riser).edge_widths
+        return sorted({*edges, *self._kinks(curve)}) if curve.kind == "modelled" else edges
+
+    def expected_us(
+        self, calls_at: Callable[[int], Iterable[tuple[LayerShape, int]]], widths: Sequence[int]
+    ) -> Sequence[float]:
+        curve = self._curve(calls_at, widths)
+        return () if curve is None or len(curve) < len(widths) else curve.latency_us
+
+    def _kinks(self, curve: LatencyCurve) -> Iterator[int]:
+        """Widths behind which a curve without noise rises by a riser more than before and after: a step on a slope."""
+        rises = [there / here - 1 for here, there in pairwise(curve.latency_us)]
+        for width, before, rise, after in zip(curve.widths[1:], rises, rises[1:], rises[2:], strict=False):
+            if abs(rise - before) >= self.min_riser <= abs(rise - after):
+                yield width
+
+    def _curve(
+        self, calls_at: Callable[[int], Iterable[tuple[LayerShape, int]]], widths: Sequence[int]
+    ) -> LatencyCurve | None:
+        try:
+            return summed_curve({width: calls_at(width) for width in widths}, self.source, name="a proposal")
+        except MissingLatency:
+            return None

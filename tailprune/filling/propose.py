@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
 
+from ..core.protocols import WidthProposer
+from ..core.shapes import LayerShape
 from ..steps import LatencyCurve, Plateau, Staircase
 
 #: Where devices put their steps: vector width (8 and 16 floats), tensor-core and GEMM tiles (16 to 128 columns).
@@ -41,6 +43,21 @@ def learn_period(edges: Iterable[int], granule_of: int = 1) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What a proposer says of a line: latencies, right but for a factor, and its edges."""
+
+    us: Mapping[int, float] = field(default_factory=dict)
+    edges: Collection[int] = ()
+
+    @classmethod
+    def of(
+        cls, proposer: WidthProposer, calls_at: Callable[[int], Iterable[tuple[LayerShape, int]]], widths: Sequence[int]
+    ) -> Expectation:
+        us = dict(zip(widths, proposer.expected_us(calls_at, widths), strict=False))
+        return cls(us=us, edges=proposer.edge_widths(calls_at, widths))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """Widths to measure, and adjacent widths around an edge in doubt, to measure once more."""
 
@@ -48,7 +65,7 @@ class Proposal:
     again: tuple[int, ...]
 
 
-def propose_widths(staircase: Staircase, granule: int) -> Proposal:
+def propose_widths(staircase: Staircase, granule: int, expected: Expectation | None = None) -> Proposal:
     """Where could an edge still hide, and which edges are in doubt?
 
     Between two measured widths more than a granule apart an interval is settled when it lies inside one plateau and
@@ -56,19 +73,24 @@ def propose_widths(staircase: Staircase, granule: int) -> Proposal:
     multiple of the largest power of two granules, because steps sit there, by a pair that would divide an edge.
     Each edge is confirmed by three points: the two it lies between, and the one before them. Neighbours that differ
     by a riser which the noise could explain as well are measured again.
+
+    What is `expected` saves what would only confirm it: an interval is settled as well if it rises as expected and no edge
+    is expected inside, and an expected edge is confirmed by two points.
     """
-    curve = staircase.curve
+    curve, expected = staircase.curve, expected or Expectation()
     known = set(curve.widths)
     widths: set[int] = set()
     again: set[int] = set()
     for plateau in staircase.edges:
         widths |= {plateau.high, plateau.high + granule}
-        if plateau.high - granule >= plateau.low:
+        if plateau.high - granule >= plateau.low and plateau.high not in expected.edges:
             widths.add(plateau.high - granule)
         if plateau.verdict == "ambiguous" and plateau.high + granule in known:
             again |= {plateau.high, plateau.high + granule}
     for low, high in zip(curve.widths, curve.widths[1:], strict=False):
-        if high - low > granule and not _is_settled(staircase, low, high):
+        if high - low > granule and not (
+            _is_settled(staircase, low, high) or _is_expected(staircase, low, high, expected)
+        ):
             middle = most_even_between(low, high, granule)
             widths |= {middle, middle + granule}
         elif high - low == granule and _might_jump(staircase, low, high):
@@ -120,6 +142,15 @@ def _is_settled(staircase: Staircase, low: int, high: int) -> bool:
         return False
     rise = abs(staircase.curve.at(high) - staircase.curve.at(low))
     return rise <= flat_within(staircase, low, high) or _is_slope(staircase, plateau, low, high)
+
+
+def _is_expected(staircase: Staircase, low: int, high: int, expected: Expectation) -> bool:
+    """Whether latency rises over an interval as was expected, with no edge expected inside."""
+    if low not in expected.us or any(low <= edge < high for edge in expected.edges):
+        return False
+    curve = staircase.curve
+    hidden = abs(curve.at(high) - curve.at(low) * expected.us[high] / expected.us[low])
+    return hidden <= flat_within(staircase, low, high)
 
 
 def _is_slope(staircase: Staircase, plateau: Plateau, low: int, high: int) -> bool:

@@ -13,7 +13,7 @@ from ..tables import LatencyTable
 from .alignment import aligned_widths, ladders, learn_alignment
 from .lacking import Progress, time_shapes
 from .lines import Line
-from .propose import SHORT, place_edge, propose_widths
+from .propose import SHORT, Expectation, place_edge, propose_widths
 
 #: Visits a shape beside a doubtful edge gets before the doubt is left standing.
 MOST_VISITS = 2
@@ -42,8 +42,14 @@ class Rounds:
                 found[line] = aligned_widths(line.grid, learn_alignment(curve, line.grid, min_riser=self.min_riser))
         return found
 
-    def search(self, lattices: Mapping[Line, range], seeds: Mapping[Line, Iterable[int]]) -> dict[Line, Staircase]:
-        """Staircases over the lattices, once nothing between two measured widths can hide a step any more."""
+    def search(
+        self,
+        lattices: Mapping[Line, range],
+        seeds: Mapping[Line, Iterable[int]],
+        expected: Mapping[Line, Expectation] | None = None,
+    ) -> dict[Line, Staircase]:
+        """Staircases over the lattices, once nothing between two measured widths can hide a step any more that is not
+        `expected` there."""
         self.visit(seeds)
         staircases: dict[Line, Staircase] = {}
         while True:
@@ -54,7 +60,7 @@ class Rounds:
                 if curve is None:
                     continue
                 staircase = staircases[line] = detect_steps(curve, min_riser=self.min_riser)
-                proposal = propose_widths(staircase, lattice.step)
+                proposal = propose_widths(staircase, lattice.step, (expected or {}).get(line))
                 asked[line], again[line] = proposal.widths, proposal.again
             if not self.visit(asked, again):
                 return staircases

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,7 @@ from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
 from ..core.scores import ChannelScores
-from ..filling import fill_table, measure_while
+from ..filling import fill_table, measure_chosen, plan_shapes
 from ..planning import Goal, Policy, Scope, choose_host, plan_widths
 from ..tables import LatencyTable
 from ..tracing import trace_model
@@ -69,14 +70,14 @@ def prune_model(
         scored = score_channels(model, graph, importance, seed=seed, example_inputs=example_inputs)
         scores = choose_host(scored, 0.5 if ratio is None else ratio, scope=scope)
 
-    def decide() -> WidthPlan:
+    def decide(source: LatencySource) -> WidthPlan:
         return plan_widths(graph, scores, latency=source, policy=policy, goal=goal, reach=reach, budget=budget)
 
     if isinstance(source, LatencyTable) and timer is not None:
         fill_table(source, graph, timer)
-        plan = measure_while(source, timer, decide)
+        plan = measure_chosen(source, timer, decide, partial(plan_shapes, graph))
     else:
-        plan = decide()
+        plan = decide(source)
     return apply_plan(model, plan, example_inputs), plan
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -14,7 +15,7 @@ from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
 from ..core.scores import ChannelScores
-from ..filling import fill_table, measure_while
+from ..filling import fill_table, measure_chosen, plan_shapes
 from ..planning import Goal, Policy, host_plan, plan_widths
 from ..tables import LatencyTable
 from ..timing import DeviceTimer
@@ -167,17 +168,17 @@ class TailAwarePruner:
         return dataclasses.replace(plan, fingerprint=match.fingerprint)
 
     def _plan(self, match: Match, budget: Budget | None) -> WidthPlan:
-        """The plan; what the table lacks for it is measured as it is asked for."""
+        """The plan; what the table lacks for it is measured, or proposed where it is not chosen."""
 
-        def decide() -> WidthPlan:
+        def decide(latency: LatencySource) -> WidthPlan:
             return plan_widths(
-                match.graph, match.scores, latency=self.latency, policy=self.policy, goal=self.goal, reach=self.reach,
+                match.graph, match.scores, latency=latency, policy=self.policy, goal=self.goal, reach=self.reach,
                 budget=budget, min_widths=match.min_widths, frozen=match.frozen,
             )  # fmt: skip
 
         if isinstance(self.latency, LatencyTable) and self.timer is not None:
-            return self._own(match, measure_while(self.latency, self.timer, decide))
-        return self._own(match, decide())
+            return self._own(match, measure_chosen(self.latency, self.timer, decide, partial(plan_shapes, match.graph)))
+        return self._own(match, decide(self.latency))
 
 
 def _line(choice: Any) -> str:

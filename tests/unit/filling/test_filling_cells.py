@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import permutations
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,8 @@ from tailprune.core.errors import InvalidShape, MissingLatency
 from tailprune.core.protocols import FirstOf, LatencySource
 from tailprune.core.sample import LatencySample
 from tailprune.core.shapes import LayerShape, ceil_div
-from tailprune.filling import measure_chosen, propose_cells
+from tailprune.filling import measure_missing, propose_cells
+from tailprune.filling.cells import same_layer
 from tailprune.tables import LatencyTable
 
 LAYER = LayerShape(op="conv", batch=8, in_channels=256, out_channels=256, in_hw=(14, 14))
@@ -104,6 +106,7 @@ def test_off_the_lines_nothing_is_proposed() -> None:
         LAYER.with_channels(in_channels=100),
         LAYER.with_channels(out_channels=100),
         LAYER.with_channels(out_channels=512),
+        LAYER.with_channels(in_channels=512),
         LayerShape(op="conv", batch=4, in_channels=64, out_channels=64, in_hw=(14, 14)),
     ):
         with pytest.raises(MissingLatency, match="measure it"):
@@ -129,48 +132,44 @@ def test_the_measured_comes_before_the_proposed_and_a_second_call_times_nothing(
     assert len(timer.asked) == count == len(set(timer.asked))
 
 
-def test_what_is_chosen_is_measured() -> None:
+def test_lines_that_are_measured_frame_the_cells_and_are_not_measured_again() -> None:
+    """A plan asks for inner widths only; the dense lines around them are in the table already."""
     timer = Exact(waves)
     table = table_of(timer)
-    found = propose(timer, table)
-
-    def decide(source: LatencySource) -> LayerShape:
-        """The widest cell of at most 20 us."""
-        every = (LAYER.with_channels(in_channels=i, out_channels=o) for i in WIDTHS for o in WIDTHS)
-        return max((s for s in every if source.latency_us(s) <= 20), key=lambda s: s.in_channels * s.out_channels)
-
-    choice = measure_chosen(table, [found], timer, decide, lambda shape: [shape])
-    assert table.kind(choice) == "measured"
-    assert choice == decide(FirstOf(table, found))
+    inner = range(96, 193, 8)
+    dense = [LAYER.with_channels(out_channels=o) for o in (*inner, 256)]
+    across = [LAYER.with_channels(in_channels=i) for i in (*inner, 256)]
+    measure_missing(table, [*dense, *across], timer)
+    before = len(table)
+    found = propose_cells(table, LAYER, timer, in_widths=inner, out_widths=inner)
+    assert (found.in_widths[0], found.in_widths[-1], found.full) == (96, 256, 256)
+    assert len(table) == before + len(inner) + 6  # one out-line, at 96, and the checks
 
 
-def test_wrong_proposals_lose_their_choice_once_measured() -> None:
-    class TooFast:
-        origin = "wishful thinking"
-
-        def latency_us(self, shape: LayerShape) -> float:
-            return 0.001
-
-        def kind(self, shape: LayerShape) -> str:
-            return "modelled"
-
-    timer = Exact(waves)
+def test_what_was_measured_since_checks_the_proposals_too() -> None:
+    timer = Exact(lambda i, o: waves(i, o) * (3 if (i, o) == (64, 72) else 1))
     table = table_of(timer)
-    few = [LAYER.with_channels(out_channels=o) for o in (64, 128, 192)]
-    choice = measure_chosen(table, [TooFast()], timer, lambda s: min(few, key=s.latency_us), lambda shape: [shape])
-    assert choice == few[0]
-    assert set(timer.asked) == set(few)
+    first = propose(timer, table)
+    assert first.segments == {(8, 256): first.max_error}
+    measure_missing(table, [LAYER.with_channels(in_channels=64, out_channels=72)], timer)
+    assert (8, 256) not in propose(timer, table).segments
 
 
-def test_layers_without_a_table_and_widths_that_end_elsewhere_are_refused() -> None:
+def test_grouped_convolutions_and_other_layers_do_not_mix() -> None:
+    grouped = LayerShape(op="conv", batch=1, in_channels=64, out_channels=64, in_hw=(6, 6), conv_groups=4)
+    plain = LayerShape(op="conv", batch=1, in_channels=64, out_channels=64, in_hw=(6, 6))
+    linear = LayerShape(op="linear", batch=1, in_channels=64, out_channels=64)
+    assert same_layer(grouped.with_channels(in_channels=8), grouped)
+    assert not any(same_layer(a, b) for a, b in permutations((grouped, plain, linear), 2))
+
+
+def test_layers_without_a_table_and_no_widths_are_refused() -> None:
     timer = Exact(waves)
     depthwise = LayerShape(op="conv", batch=1, in_channels=8, out_channels=8, in_hw=(6, 6), conv_groups=8)
     with pytest.raises(InvalidShape, match="no in x out table"):
         propose_cells(table_of(timer), depthwise, timer, in_widths=[8], out_widths=[8])
-    with pytest.raises(InvalidShape, match="must end with the layer's own, 256 in and 256 out"):
-        propose_cells(table_of(timer), LAYER, timer, in_widths=[8, 128], out_widths=[256])
-    with pytest.raises(InvalidShape, match="must end"):
-        propose_cells(table_of(timer), LAYER, timer, in_widths=[], out_widths=[])
+    with pytest.raises(InvalidShape, match="at least one width each way, got 0 in and 1 out"):
+        propose_cells(table_of(timer), LAYER, timer, in_widths=[], out_widths=[256])
 
 
 @settings(max_examples=25)
