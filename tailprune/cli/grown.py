@@ -49,7 +49,7 @@ def make_growth(
         with progress("measuring what is missing", quiet=quiet) as report, resumable():
             plan, lines = confirmed_growth(
                 loaded.module, graph, loaded.example(graph.input_shape[0]), latency.source, latency.timer,
-                budget=budget, widest=options.widest, progress=report,
+                budget=budget, widest=options.widest, every=goal.every, progress=report,
             )  # fmt: skip
     except MissingLatency as error:
         raise MissingLatency(
@@ -78,7 +78,7 @@ def _refuse_pruning(host: HostOptions, goal: GoalOptions) -> None:
     plain = GoalOptions()
     steered = {
         "--policy": goal.policy != plain.policy, "--goal": goal.goal != plain.goal, "--reach": goal.reach != plain.reach,
-        "--every": goal.every != plain.every, "--floor": goal.floor != plain.floor,
+        "--floor": goal.floor != plain.floor,
     }  # fmt: skip
     given = [*host.given, *(option for option, is_set in steered.items() if is_set)]
     if given:

@@ -26,6 +26,7 @@ def plan_growth(
     growable: Collection[str] | None = None,
     budget: Budget | None = None,
     widest: float = WIDEST,
+    every: int | None = None,
     time_limit_s: float = 10.0,
 ) -> WidthPlan:
     """Which groups can be wider at no more latency, and by how much?
@@ -37,7 +38,8 @@ def plan_growth(
     where m_g are the multiply-adds that one channel of the group adds, the others at their original widths
     (`growth_scores`): what an untrained channel will be worth nobody knows, what it can compute is known. `plan.importance`
     is V(k) / V(w). Groups that are not `growable` (all prunable ones by default; `tailprune.growable_groups` knows what
-    `widen_model` can widen) stay as they are. The plan is never slower than the original, by `latency`.
+    `widen_model` can widen) stay as they are. With `every`, all multiples of it are allowed, edge or not: for narrow groups on
+    a noisy device, whose edges no detection is sure of. The plan is never slower than the original, by `latency`.
 
     Raises InvalidShape for a `widest` below 1, NoPlan for a budget below the original's latency that no wider network keeps
     either (some do: odd widths can be slower than the next round one).
@@ -63,6 +65,7 @@ def plan_growth(
             budget=budget,
             max_widths=wide.widths,
             frozen=[group for group, width in graph.widths.items() if wide.widths[group] == width],
+            every=every,
             time_limit_s=time_limit_s,
         )
     except NoPlan as error:

@@ -33,6 +33,7 @@ def grow_model(
     timer: LayerTimer | None = None,
     budget: Budget | None = None,
     widest: float = WIDEST,
+    every: int | None = None,
     seed: int = 0,
 ) -> tuple[nn.Module, WidthPlan]:
     """What does this model look like with every channel that its latency pays for already?
@@ -52,9 +53,9 @@ def grow_model(
     >>> wide[0].out_channels == plan.widths["0"] > 30, torch.allclose(net(images), wide(images), atol=1e-5)
     (True, True)
     """
-    source = source_for(latency, timer)
     graph = trace_model(model, example_inputs)
-    plan, _ = confirmed_growth(model, graph, example_inputs, source, timer, budget=budget, widest=widest)
+    source, timer = source_for(latency, timer, lambda: graph)
+    plan, _ = confirmed_growth(model, graph, example_inputs, source, timer, budget=budget, widest=widest, every=every)
     return widen_model(model, plan, example_inputs, seed=seed), plan
 
 
@@ -67,6 +68,7 @@ def confirmed_growth(
     *,
     budget: Budget | None = None,
     widest: float = WIDEST,
+    every: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[WidthPlan, list[str]]:
     """The plan of `grow_model`, and a line for each measurement end to end.
@@ -82,7 +84,7 @@ def confirmed_growth(
 
     def decide(within: Budget | None) -> WidthPlan:
         def plan() -> WidthPlan:
-            return plan_growth(graph, latency, growable=growable, budget=within, widest=widest)
+            return plan_growth(graph, latency, growable=growable, budget=within, widest=widest, every=every)
 
         if not isinstance(latency, LatencyTable) or timer is None:
             return plan()

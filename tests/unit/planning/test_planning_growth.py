@@ -87,6 +87,11 @@ def test_wider_networks_may_be_faster_than_the_original():
     assert plan.predicted_us <= 0.8 * plan.original_us and len(plan.grown) >= 1
 
 
+def test_every_multiple_may_be_asked_for():
+    graph, source = chain(20), FormulaSource(lambda s: float(s.out_channels))
+    assert plan_growth(graph, source, budget=Budget.fraction(1.3), every=4).widths == {"g0": 28}
+
+
 def test_only_what_may_grow_grows_and_the_widest_graph_is_its_lines():
     graph, source = chain(20, 20), FormulaSource(staircase(16, 16))
     wide = widest_graph(graph, growable=["g1"], widest=1.5)
