@@ -66,7 +66,7 @@ def write(model: tailprune.WaveModel, surveyed: Path, timed: Mapping[str, float]
         for picture in (Path(folder) / "figures").iterdir():
             shutil.copy(picture, ROOT / "docs/figures" / picture.name)
     graph = published("resnet50").graph.at_batch(32, dtype="float16", memory_format="channels_last")
-    title = f"resnet50, batch 32, float16; {model.origin}"
+    title = f"resnet50, batch 32, float16; {model.origin.partition(';')[0]}"
     found = tailprune.survey_utilization(graph, model)
     save_figure(plot_time_map(found, title=title), ROOT / "docs/figures/time-map.png")
 

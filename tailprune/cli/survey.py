@@ -104,7 +104,8 @@ def _survey_one(network: NetworkOptions, latency: LatencyOptions, plot: Path | N
     for warning in found.warnings:
         warn(warning, quiet=output.quiet)
     if plot is not None:
-        title = f"{found.model}, batch {found.batch}, {found.dtype}: {found.origin}"
+        origin = found.origin.partition(";")[0]  # its caveats stand in the summary
+        title = f"{found.model}, batch {found.batch}, {found.dtype}: {origin}"
         save_figure(plot_time_map(found, title=title), plot)
         note(f"plot written to {plot}", quiet=output.quiet)
     if output.json:
