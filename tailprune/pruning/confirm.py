@@ -81,7 +81,7 @@ def _measured(
             for name, widths in (("host", host), ("plan", plan))
         },
         example_inputs, device=timer.device, threads=settings.threads, runtime=settings.runtime, l2=settings.l2,
-        tf32=settings.tf32, autotuning=settings.autotuning, memory_format=plan.memory_format,
+        tf32=settings.tf32, autotuning=settings.autotuning, memory_format=plan.memory_format, dtype=plan.dtype,
     )  # fmt: skip
     host_us, plan_us, verdict = timings.median_us("host"), timings.median_us("plan"), timings.verdict("plan", "host")
     return verdict, (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import TraceError
+from ..core.errors import InvalidShape, TraceError
 from ..core.graph import ChannelGroup, ModelGraph
 from ..core.shapes import DTYPES
 from .coupling import CoupledChannels
@@ -20,12 +20,16 @@ from .twin import Inputs, twin_of
 
 
 def trace_model(
-    model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...], *, name: str | None = None
+    model: nn.Module,
+    example_inputs: torch.Tensor | tuple[Any, ...],
+    *,
+    name: str | None = None,
+    dtype: str | None = None,
 ) -> ModelGraph:
     """What is in this model, and which width does each layer's cost depend on?
 
-    `example_inputs` is what the forward pass takes: a tensor, or a tuple of arguments. Batch, image size, dtype and
-    memory format of the layers are those of this call. The model is neither changed nor run: a twin on the meta device
+    `example_inputs` is what the forward pass takes: a tensor, or a tuple of arguments. Batch, image size and memory format
+    of the layers are those of this call, their dtype is the model's, or `dtype` where it will run in another. The model is neither changed nor run: a twin on the meta device
     is, in evaluation mode (a copy with data where the forward pass depends on data).
 
     Every layer is a deployed block. Every width expression is proved before it is returned: one granule is cut from each
@@ -43,7 +47,9 @@ def trace_model(
     [('0', 8, True), ('3', 4, False)]
     """
     twin, inputs = twin_of(model, example_inputs)
-    style = Style(dtype=_dtype(model), memory_format=_memory_format(model, example_inputs))
+    style = Style(
+        dtype=_known_dtype(dtype) if dtype else _dtype(model), memory_format=_memory_format(model, example_inputs)
+    )
     recording = record(twin, inputs)
     dependency = ChannelDependency(twin, graph=build_graph(twin, inputs))
     if not dependency.groups:
@@ -114,6 +120,12 @@ def _warnings(recording: Recording, twin: nn.Module, idle: list[str]) -> Iterato
             f"{', '.join(idle)} keeps its widths, since it does not run in evaluation mode: after pruning what feeds it, it "
             "cannot run in training mode either. Switch it off before fine-tuning."
         )
+
+
+def _known_dtype(name: str) -> str:
+    if name not in DTYPES:
+        raise InvalidShape(f"Unknown dtype {name!r}; allowed: {', '.join(DTYPES)}.")
+    return name
 
 
 def _dtype(model: nn.Module) -> str:

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from tailprune.core.errors import TraceError
+from tailprune.core.errors import InvalidShape, TraceError
 from tailprune.core.graph import ModelGraph
 from tailprune.tracing import trace_model
 
@@ -316,6 +316,15 @@ def test_equal_networks_have_equal_fingerprints_whatever_weights_and_batch():
     other = copy.deepcopy(Residual())
     other.right = nn.Conv2d(8, 12, (3, 3), stride=(1, 2), padding=(1, 1))
     assert one.fingerprint == two.fingerprint != trace_model(other, torch.zeros(1, 3, 8, 8)).fingerprint
+
+
+def test_layers_can_be_asked_for_in_the_dtype_they_will_run_in():
+    one, half = (trace_model(Residual(), torch.zeros(1, 3, 8, 8), dtype=dtype) for dtype in (None, "float16"))
+    assert (one.dtype, half.dtype) == ("float32", "float16")
+    assert {layer.shape.dtype for layer in half.layers} == {"float16"}
+    assert one.fingerprint == half.fingerprint
+    with pytest.raises(InvalidShape, match="Unknown dtype 'half'; allowed: float32, tf32, float16, bfloat16, int8"):
+        trace_model(Residual(), torch.zeros(1, 3, 8, 8), dtype="half")
 
 
 @pytest.mark.parametrize(
