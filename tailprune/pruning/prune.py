@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..core.scores import ChannelScores
 from ..filling import fill_table, measure_chosen, plan_shapes
 from ..planning import Goal, Policy, Scope, choose_host, plan_widths
 from ..tables import LatencyTable
+from ..timing import DeviceTimer
 from ..tracing import trace_model
 from .apply import apply_plan
 from .importance import score_channels
@@ -61,8 +63,8 @@ def prune_model(
         raise InvalidShape("A host has chosen its channels already, so ratio= has no say; give one of the two.")
     if ratio is not None:
         check_ratio(ratio)
-    source = source_for(latency, timer)
     graph = trace_model(model, example_inputs)
+    source, timer = source_for(latency, timer, lambda: graph)
     if host is not None:
         scores = host
         _check_host(graph, host)
@@ -81,15 +83,19 @@ def prune_model(
     return apply_plan(model, plan, example_inputs), plan
 
 
-def source_for(latency: LatencySource | None, timer: LayerTimer | None) -> LatencySource:
-    """The latencies given, or an empty table of this process for the timer to fill."""
+def source_for(
+    latency: LatencySource | None, timer: LayerTimer | None, graph: Callable[[], ModelGraph]
+) -> tuple[LatencySource, LayerTimer | None]:
+    """The latencies and the timer given; or an empty table of this process and the timer within the network to fill it."""
     if latency is not None:
-        return latency
+        return latency, timer
     if timer is None:
         raise InvalidShape(
             "A latency source or a timer is needed: pass latency= (a table or a model), timer=, or both."
         )
-    return LatencyTable.in_memory(timer.environment)
+    if isinstance(timer, DeviceTimer):
+        timer = timer.within(graph())
+    return LatencyTable.in_memory(timer.environment), timer
 
 
 def _check_host(graph: ModelGraph, host: ChannelScores) -> None:

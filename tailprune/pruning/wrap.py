@@ -22,6 +22,7 @@ from ..timing import DeviceTimer
 from ..tracing import trace_model
 from .confirm import confirm_plan
 from .matching import Match, match_groups
+from .prune import source_for
 from .rehearsal import HostGroup, Rehearsal, rehearse
 
 
@@ -35,8 +36,9 @@ class TailAwarePruner:
     latency. By the latency source, the plan is never slower than the host and never scores less.
 
     `latency` is any `LatencySource`; `timer` any `LayerTimer`. With a timer, shapes that a `LatencyTable` lacks are
-    measured into it (without `latency`, into a table of this process). With a `DeviceTimer`, host and plan are measured
-    end to end as well, and a plan that does not hold as measured is tightened, or dropped for the host's own widths.
+    measured into it (without `latency`, into a table of this process, `within` the network). With a `DeviceTimer`, host
+    and plan are measured end to end as well, and a plan that does not hold as measured is tightened, or dropped for the
+    host's own widths.
 
     Batch, dtype and image size planned for are those the host was built with, unless `example_inputs` says otherwise.
     `round_to` of the host is ignored. Negative scores are raised by their scope's minimum; NaN is refused.
@@ -76,15 +78,10 @@ class TailAwarePruner:
                 "Torch-Pruning 1.6.1 ranks isomorphic groups globally only: with isomorphic=True alone it cuts one group by "
                 "another's indices. Build the host with global_pruning=True as well."
             )
-        if latency is None:
-            if timer is None:
-                raise InvalidShape(
-                    "A latency source or a timer is needed: pass latency= (a table or a model), timer=, or both."
-                )
-            latency = LatencyTable.in_memory(timer.environment)
-        self.host, self.latency, self.timer = host, latency, timer
+        self.host = host
         self.goal, self.reach, self.policy, self.budget = goal, reach, policy, budget
         self.example_inputs = images_of(host) if example_inputs is None else example_inputs
+        self.latency, self.timer = source_for(latency, timer, self._trace)
         self.graph: ModelGraph | None = None
         self.scores: ChannelScores | None = None
         self.plan: WidthPlan | None = None
@@ -109,7 +106,7 @@ class TailAwarePruner:
             return iter(()) if interactive else None
         try:
             with torch.enable_grad():
-                graph = trace_model(self.host.model, self.example_inputs)
+                graph = self._trace()
                 match = match_groups(self.host, rehearsal, graph)
                 plan = self._decide(match)
         except BaseException:
@@ -126,6 +123,9 @@ class TailAwarePruner:
         for group in groups:
             group.prune()
         return None
+
+    def _trace(self) -> ModelGraph:
+        return trace_model(self.host.model, self.example_inputs)
 
     def _groups(self, cuts: list[tuple[HostGroup, tuple[int, ...]]], rehearsal: Rehearsal) -> Iterator[Any]:
         """Fresh groups to prune, each made when the one before is done."""
