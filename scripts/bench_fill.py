@@ -10,27 +10,20 @@ every m; CSV columns gpu, model, tp, layer, m, n, k, latency_us). Writes benchma
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median, quantiles
-
-import torch
-import torchvision
 
 import tailprune
+from scripts.fill_cells import GRANULE, Replay, on_cells, on_cpu_cells, on_plan, resnet50
 from scripts.fill_lines import lines
 from scripts.fill_recorded import on_recorded
 from scripts.record import ROOT, figure, record
 from tailprune.core.graph import ChannelGroup
-from tailprune.filling import FillReport, ModelledEdges, propose_cells
+from tailprune.filling import FillReport, ModelledEdges
 from tailprune.steps import dominated_widths
 from tailprune.tables import import_csv
 
-BATCH = 32
-GRANULE = 8  # the granule grid; at step 1 float16 has a riser behind every multiple of 8
 DEVICES = (
     ("H200 SXM", "float16"),
     ("A100 80GB SXM", "float16"),
@@ -38,23 +31,9 @@ DEVICES = (
     ("T4", "float16"),
     ("V100 SXM2", "float32"),
 )
-CELL_LAYERS = (
-    "layer1.0.conv2",
-    "layer2.1.conv1",
-    "layer2.1.conv2",
-    "layer3.1.conv2",
-    "layer3.1.conv3",
-    "layer4.1.conv2",
-)
+PROPOSED = ", the other sweep proposes"
 #: What a shape takes on the GPU (`timing.protocol`): one untimed and about ten timed graphs of 0.3 ms, three warm-up calls.
 GRAPHS, GRAPH_US, WARMUPS = 11, 300.0, 3
-
-
-def resnet50(dtype: str, granule: int = 1) -> tailprune.ModelGraph:
-    images = torch.randn(1, 3, 224, 224).to(memory_format=torch.channels_last)
-    graph = tailprune.trace_model(torchvision.models.resnet50(), images).at_batch(BATCH, dtype=dtype)
-    groups = (dataclasses.replace(g, granule=granule, min_width=granule) if g.prunable else g for g in graph.groups)
-    return dataclasses.replace(graph, groups=tuple(groups))
 
 
 def simulated_fill(
@@ -155,34 +134,28 @@ def simulations(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
     return figures
 
 
-class Replay:
-    """A layer timer that answers with recorded samples."""
-
-    def __init__(self, recorded: tailprune.LatencyTable) -> None:
-        self.recorded, self.environment = recorded, recorded.environment
-
-    def time(self, shape: tailprune.LayerShape) -> tailprune.LatencySample:
-        return self.recorded.sample(shape)
-
-    def time_many(self, shapes: Iterable[tailprune.LayerShape]) -> Iterator[tailprune.LatencySample]:
-        return (self.time(shape) for shape in dict.fromkeys(shapes))
-
-
 def on_cpu(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
     """Risers of 5 % that both sweeps agree on, looked for by fillings replayed from either sweep, and by a live one."""
     first, second, live = (
         import_csv(ROOT / f"benchmarks/cpu/fill_{name}.csv.gz") for name in ("first", "second", "live")
     )
 
-    def replay(graph: tailprune.ModelGraph, seen: tailprune.LatencyTable) -> tailprune.LatencyTable:
+    def replay(
+        graph: tailprune.ModelGraph, seen: tailprune.LatencyTable, expecting: tailprune.LatencyTable | None = None
+    ) -> tailprune.LatencyTable:
         filled = tailprune.LatencyTable.in_memory(seen.environment)
-        tailprune.fill_table(filled, graph, Replay(seen))
+        proposer = ModelledEdges(expecting) if expecting is not None else None
+        tailprune.fill_table(filled, graph, Replay(seen), proposer=proposer)
         return filled
 
     figures: dict[str, dict[str, object]] = {}
+    coarse, fine, turns = lines(GRANULE), lines(), ((first, second), (second, first))
+    timed: dict[str, int] = {}
     for name, graph, filled in (
-        ("granule grid", (coarse := lines(GRANULE)), [replay(coarse, sweep) for sweep in (first, second)]),
-        ("every swept channel", (fine := lines()), [replay(fine, sweep) for sweep in (first, second)]),
+        ("granule grid", coarse, [replay(coarse, sweep) for sweep, _ in turns]),
+        ("granule grid, the other sweep proposes", coarse, [replay(coarse, sweep, other) for sweep, other in turns]),
+        ("every swept channel", fine, [replay(fine, sweep) for sweep, _ in turns]),
+        ("every swept channel, the other sweep proposes", fine, [replay(fine, sweep, other) for sweep, other in turns]),
         ("every swept channel, live on a shared machine", fine, [live]),
     ):
         count: dict[str, int] = defaultdict(int)
@@ -198,6 +171,10 @@ def on_cpu(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
             share = count[f"{kind} found"] / count[kind]
             total = count[kind] // len(filled)
             figures[f"CPU, {name}: found of {total} {label}"] = figure(share, 0.98, at_most=False)
+        timed[name] = count["timed"]
+        if (alone := name.removesuffix(PROPOSED)) != name:
+            saved = 1 - timed[name] / timed[alone]
+            figures[f"CPU, {alone}: timings saved where the other sweep proposes"] = figure(saved, 0.3, at_most=False)
         figures[f"CPU, {name}: share of the sweep timed"] = figure(count["timed"] / count["swept"])
         figures[f"CPU, {name}: timed again, per filling"] = figure(count["again"] / len(filled))
     return figures
@@ -232,48 +209,19 @@ def find_agreed(
                      "found": has[width].verdict if width in has else "missed"})  # fmt: skip
 
 
-def on_cells(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
-    """Every in x out cell (multiples of 8) proposed from lines, against its true latency; rank one beside it."""
-    errors: list[float] = []
-    rank_one: list[float] = []
-    timed = cells = 0
-    for device in ("H200 SXM", "RTX 3090"):
-        timer = tailprune.SimulatedTimer(tailprune.load_device(device))
-        true_us = timer.source.latency_us
-        layers = {layer.name: layer.shape for layer in resnet50("float16").layers}
-        for name in CELL_LAYERS:
-            layer, table = layers[name], tailprune.LatencyTable.in_memory(timer.environment)
-            ins, outs = (range(GRANULE, n + 1, GRANULE) for n in (layer.in_channels, layer.out_channels))
-            found = propose_cells(table, layer, timer, in_widths=ins, out_widths=outs)
-            here: list[float] = []
-            for i, o in product(ins, outs):
-                shape = layer.with_channels(in_channels=i, out_channels=o)
-                if shape not in table:
-                    here.append(abs(found.latency_us(shape) / true_us(shape) - 1))
-                    line_product = true_us(layer.with_channels(in_channels=i)) * true_us(
-                        layer.with_channels(out_channels=o)
-                    )
-                    rank_one.append(abs(line_product / true_us(layer) / true_us(shape) - 1))
-            rows.append({"what": "proposed cells", "device": device, "dtype": "float16", "granule": GRANULE, "line": name, "timed": len(table),
-                         "grid_cells": len(ins) * len(outs), "median_error": round(median(here), 5), "largest_error": round(max(here), 5),
-                         "largest_error_checked": round(found.max_error, 5)})  # fmt: skip
-            errors += here
-            timed, cells = timed + len(table), cells + len(ins) * len(outs)
-    return {
-        "proposed cells: median error": figure(median(errors), 0.01),
-        "proposed cells: 95 in 100 are within": figure(quantiles(errors, n=20)[-1]),
-        "proposed cells: largest error": figure(max(errors)),
-        "proposed cells: largest error of rank one": figure(max(rank_one)),
-        "proposed cells: share of the cells timed": figure(timed / cells),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--linear", type=Path, required=True, help="recorded curves, CSV, gzipped")
     arguments = parser.parse_args()
     rows: list[dict[str, object]] = []
-    figures = {**simulations(rows), **on_cpu(rows), **on_cells(rows), **on_recorded(arguments.linear, rows)}
+    figures = {
+        **simulations(rows),
+        **on_cpu(rows),
+        **on_cells(rows),
+        **on_cpu_cells(rows),
+        **on_plan(rows),
+        **on_recorded(arguments.linear, rows),
+    }
     fields = dict.fromkeys(key for row in rows for key in row)
     record(
         "fill",
@@ -284,7 +232,7 @@ def main() -> None:
             "GPU time is an estimate from simulated latencies and the protocol's graphs; no GPU was used",
             "simulated risers are judged on multiples of 8: at every channel float16 has one behind each of them, which filling leaves out",
             "the model's proposals come from the very model that the device is simulated with: the best case",
-            "no model of a CPU exists, so nothing proposes there",
+            "no model of a CPU exists: one sweep's curves propose to the filling of the other, the best case again",
             "both sweeps of the CPU lines had the machine to themselves, the live filling did not: its noise floors are higher",
         ],
     )

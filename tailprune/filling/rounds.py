@@ -16,7 +16,7 @@ from .lines import Line
 from .propose import SHORT, Expectation, place_edge, propose_widths
 
 #: Visits a shape beside a doubtful edge gets before the doubt is left standing.
-MOST_VISITS = 2
+MOST_VISITS = 4
 
 
 class Rounds:
@@ -68,22 +68,28 @@ class Rounds:
     def place(self, staircases: Mapping[Line, Staircase]) -> dict[Line, Staircase]:
         """The same over all measured widths, each step between two aligned ones brought to its exact channel.
 
-        A line that only rises by a riser from one aligned width to the next may be a slope: there one timing must do.
+        A line that only rises by a riser from one aligned width to the next may be a slope: there one timing must do. Where
+        a step is placed and not certain, the widths on both sides of it are timed again.
         """
         while True:
             curves = {line: curve for line in staircases if (curve := line.curve(line.grid))}
+            found = {line: detect_steps(curve, min_riser=self.min_riser) for line, curve in curves.items()}
             asked: dict[Line, list[int]] = {}
+            again: dict[Line, list[int]] = {}
             for line, curve in curves.items():
                 aligned, granule = staircases[line], line.grid.step
-                edges = set(aligned.edge_widths)
-                asked[line] = []
+                edges, certain = set(aligned.edge_widths), found[line].confirmed_edges
+                asked[line], again[line] = [], []
                 for low, high in pairwise(aligned.curve.widths):
                     if low in edges:
-                        asked[line] += filter(None, (place_edge(curve, low, high, granule),))
+                        place = place_edge(curve, low, high, granule)
+                        asked[line] += [] if place is None else [place]
+                        if place is None and not any(low <= edge < high for edge in certain):
+                            again[line] += [low, low + granule]
                     elif granule < high - low == aligned.curve.granule and _rises(curve, low, high, self.min_riser):
                         asked[line] += (low + granule,)
-            if not self.visit(asked):
-                return {line: detect_steps(curve, min_riser=self.min_riser) for line, curve in curves.items()}
+            if not self.visit(asked, again):
+                return found
 
     def visit(self, asked: Mapping[Line, Iterable[int]], again: Mapping[Line, Iterable[int]] | None = None) -> int:
         """See what is asked for, and once more what is in doubt, timing what the table lacks; how many visits came."""

@@ -45,3 +45,18 @@ def test_proposes_widths_of_the_grid_ascending_and_the_same_again(proposer: Widt
 def test_knowing_nothing_is_proposing_nothing() -> None:
     assert list(of_an_empty_table().edge_widths(calls_at, GRID)) == []
     assert len(of_a_wave_model().edge_widths(calls_at, GRID)) >= 2
+
+
+def test_expects_one_positive_latency_for_each_width_or_nothing_at_all(proposer: WidthProposer) -> None:
+    us = list(proposer.expected_us(calls_at, GRID))
+    assert len(us) in (0, len(GRID))
+    assert all(value > 0 for value in us)
+    assert us == list(proposer.expected_us(calls_at, GRID))
+
+
+def test_a_source_that_lacks_one_width_expects_nothing() -> None:
+    timer = SimulatedTimer(load_device("h200"))
+    table = LatencyTable.in_memory(timer.environment)
+    table.add_many(timer.time_many([LAYER.with_channels(out_channels=width) for width in GRID[:-1]]))
+    assert list(ModelledEdges(table).expected_us(calls_at, GRID)) == []
+    assert len(ModelledEdges(table).expected_us(calls_at, GRID[:-1])) == len(GRID) - 1

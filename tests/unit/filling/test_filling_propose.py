@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailprune.filling.propose import learn_period, most_even_between, place_edge, propose_widths, seed_widths
+from tailprune.filling.propose import (
+    Expectation,
+    learn_period,
+    most_even_between,
+    place_edge,
+    propose_widths,
+    seed_widths,
+)
 from tailprune.steps import LatencyCurve, detect_steps
 
 
@@ -101,3 +108,34 @@ def test_asking_on_always_ends_with_the_exact_edge(edge: int, riser: float, sign
     curve = LatencyCurve(widths=tuple(sorted(known)), latency_us=tuple(us(w) for w in sorted(known)), kind="modelled")
     assert detect_steps(curve).confirmed_edges == (edge,)
     assert len(known) <= 30
+
+
+def slope_with_a_step(width: int, riser: float = 0.0) -> float:
+    return 10 + 0.5 * width + (riser * 42 if width > 64 else 0)
+
+
+def asked(pairs: dict[int, float], expected: Expectation) -> tuple[int, ...]:
+    curve = LatencyCurve(widths=tuple(pairs), latency_us=tuple(pairs.values()), noise_us=(0.01,) * len(pairs))
+    return propose_widths(detect_steps(curve), 8, expected).widths
+
+
+def test_a_rise_that_was_expected_is_not_looked_into_and_one_beyond_it_is() -> None:
+    ends = (8, 16, 120, 128)
+    expected = Expectation(us={width: 3 * slope_with_a_step(width) for width in range(8, 129, 8)})
+    plain = {width: slope_with_a_step(width) for width in ends}
+    assert asked(plain, Expectation())
+    assert not asked(plain, expected)
+    assert asked({width: slope_with_a_step(width, riser=0.1) for width in ends}, expected)
+
+
+def test_an_interval_with_an_expected_edge_inside_is_never_settled_by_its_ends() -> None:
+    us = {width: slope_with_a_step(width) for width in range(8, 129, 8)}
+    ends = {width: us[width] for width in (8, 16, 120, 128)}
+    assert asked(ends, Expectation(us=us, edges=(64,)))
+    assert not asked(ends, Expectation(us=us))
+
+
+def test_an_expected_edge_is_confirmed_by_two_points() -> None:
+    us = {8: 10.0, 16: 10.0, 64: 10.0, 72: 14.0, 128: 14.0}
+    assert 56 in asked(us, Expectation())
+    assert 56 not in asked(us, Expectation(edges=(64,)))
