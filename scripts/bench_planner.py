@@ -6,8 +6,9 @@ Seven networks on the wave model of three GPUs, and a ResNet-18 on a measured CP
 budgets of 90 to 30 % of the original's latency. Contestants: the unrounded host and fixed multiples of 8, 16, 32 and 64
 (its ratio brought to the budget), a step-aware greedy, and the whole frontier at once; for the first seed also local
 ranking, rivals free of the floors, the planner budget by budget and, on three networks, our own MILP. All others obey
-the same floors, and all price with the same filled table. `rows.jsonl` keeps finished pairs of network and device: the
-same command goes on, until it writes benchmarks/planner.csv and .json.
+the same floors, and all price with the same filled table. Two larger problems show how the planner scales: ResNet-50
+without a floor, also thinned, and ResNet-152. `rows.jsonl` keeps finished pairs of network and device: the same command
+goes on, until it writes benchmarks/planner.csv and .json.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from tailprune.core.plan import Budget, WidthPlan
 from tailprune.core.scores import ChannelScores, GroupScores
 from tailprune.planning import (
     Candidates,
+    Frontier,
     LayerCosts,
     Scope,
     build_problem,
@@ -60,6 +62,10 @@ EVERY = 8
 #: No width falls below this share of the original: all groups at one half still cost about half of it on these GPUs, and
 #: budgets of 40 and 30 % would be out of everyone's reach. The CPU's table was measured from one half up.
 FLOOR, CPU_FLOOR = 0.25, 0.5
+#: Problems that only the planner is timed on, without rivals: (network, floor). Without a floor ResNet-50 has every
+#: multiple of 8 as a candidate. `thinned` frontiers leave out what costs at most this share more.
+LARGE = {"resnet50 all": ("resnet50", 0.0), "resnet152": ("resnet152", 0.0)}
+THIN = 0.1
 #: The MILP is asked on these networks, the first GPU, the first seed, for as long at most.
 MILP_NETWORKS, MILP_BUDGETS, MILP_SECONDS = ("resnet18", "resnet50", "mobilenet_v2"), (0.7, 0.4), 20.0
 
@@ -82,7 +88,8 @@ def build_world(network: str, device: str) -> World:
     if device == CPU:
         graph, costs, floor = cpu_graph(), LayerCosts(import_csv(CSV)), CPU_FLOOR
     else:
-        graph, costs, floor = _traced(network), LayerCosts(WaveModel(load_device(device))), FLOOR
+        name, floor = LARGE.get(network, (network, FLOOR))
+        graph, costs = _traced(name), LayerCosts(WaveModel(load_device(device)))
     scores = draw_scores(graph, 0)
     candidates = candidate_widths(graph, scores, costs, policy="reallocate", every=EVERY, floor=floor)
     build_problem(graph, scores, costs, candidates.widths)  # every latency that planning asks for is known from here on
@@ -135,6 +142,9 @@ def contestants(world: World, scores: ChannelScores, seed: int) -> Iterator[tupl
             budget=Budget.microseconds(us), every=EVERY, floor=world.floor, **more,  # type: ignore[arg-type]
         )  # fmt: skip
 
+    if world.network in LARGE:
+        yield "planner", ours
+        return
     scopes: tuple[Scope, ...] = ("global", "local") if seed == 0 else ("global",)
     for size in (1, 8, 16, 32, 64):
         for scope in scopes:
@@ -160,23 +170,37 @@ def run_pair(network: str, device: str) -> list[Row]:
             for share in MILP_BUDGETS if name == "milp" else BUDGETS:
                 with Meter() as meter:
                     found = _answer(plan, share * world.original_us)
-                rows.append(_row(world, scores, seed, name, share, found, meter))
-        with Meter() as meter:
-            read = _frontier(world, scores)
-        for share in BUDGETS:
-            rows.append(_row(world, scores, seed, "frontier", share, read(share * world.original_us), meter))
+                rows.append(_row(world, scores, seed, name, share, found and found.widths, meter))
+                rows[-1]["gap"] = found and found.optimality_gap
+        for name, thin in (("frontier", 0.0), ("frontier thinned", THIN)):
+            if not thin or network in LARGE:
+                with Meter() as meter:
+                    frontier = _frontier(world, scores, thin)
+                rows += _read_off(world, scores, seed, name, frontier, meter)
     return rows
 
 
-def _frontier(world: World, scores: ChannelScores) -> Callable[[float], WidthPlan | None]:
-    """The whole curve once; what it answers by latency. Nothing where the network has no frontier."""
+def _frontier(world: World, scores: ChannelScores, thin: float) -> Frontier | None:
+    """The whole curve at once, None where the network has none."""
     try:
-        frontier = plan_frontier(
-            world.graph, scores, latency=world.costs, policy="reallocate", every=EVERY, floor=world.floor
+        return plan_frontier(
+            world.graph, scores, latency=world.costs, policy="reallocate", every=EVERY, floor=world.floor, thin=thin
         )
     except InvalidShape:
-        return lambda us: None
-    return lambda us: _answer(lambda limit: frontier.plan(Budget.microseconds(limit)), us)
+        return None
+
+
+def _read_off(
+    world: World, scores: ChannelScores, seed: int, name: str, frontier: Frontier | None, meter: Meter
+) -> Iterator[Row]:
+    """The curve at every budget, as it stands, and its largest gap at any. (`Frontier.plan` would solve the budget.)"""
+    for share in BUDGETS:
+        us = share * world.original_us
+        within = [] if frontier is None else [point for point in frontier.points if point.latency_us <= us]
+        row = _row(world, scores, seed, name, share, within[-1].widths if within else None, meter)
+        if frontier is not None:
+            row |= {"worst_gap": frontier.worst_gap, "tried": frontier.num_tried}
+        yield row | {"gap": frontier.gap(us)} if frontier is not None and within else row
 
 
 def _answer(plan: Callable[[float], WidthPlan], us: float) -> WidthPlan | None:
@@ -187,21 +211,20 @@ def _answer(plan: Callable[[float], WidthPlan], us: float) -> WidthPlan | None:
 
 
 def _row(
-    world: World, scores: ChannelScores, seed: int, name: str, share: float, found: WidthPlan | None, meter: Meter
+    world: World, scores: ChannelScores, seed: int, name: str, share: float, widths: dict[str, int] | None, meter: Meter
 ) -> Row:
     row: Row = {
         "network": world.network, "device": world.device, "seed": seed, "budget": share, "method": name,
         "groups": len(world.candidates.widths), "candidates": sum(map(len, world.candidates.widths.values())),
-        "importance": None, "share_of_original": None, "over_budget": False, "gap": None,
+        "importance": None, "share_of_original": None, "over_budget": False, "gap": None, "worst_gap": None, "tried": None,
         "seconds": round(meter.seconds, 4), "peak_mb": round(meter.peak_mb, 1),
     }  # fmt: skip
-    if found is not None:
-        us = world.costs.total(world.graph, found.widths) / 1e6
+    if widths is not None:
+        us = world.costs.total(world.graph, widths) / 1e6
         row |= {
-            "importance": round(scores.importance_kept(found.widths), 9),
+            "importance": round(scores.importance_kept(widths), 9),
             "share_of_original": round(us / world.original_us, 6),
             "over_budget": us > share * world.original_us + 1e-6,
-            "gap": found.optimality_gap,
         }
     return row
 
@@ -235,7 +258,7 @@ def main() -> None:
     started = time.monotonic()
     rows: list[Row] = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
     done = {(row["network"], row["device"]) for row in rows}
-    pairs = [(network, device) for network in NETWORKS for device in GPUS] + [("resnet18", CPU)]
+    pairs = [(network, device) for network in (*NETWORKS, *LARGE) for device in GPUS] + [("resnet18", CPU)]
     waiting = [pair for pair in pairs if pair not in done]
     columns = (
         BarColumn(),
@@ -265,6 +288,7 @@ def main() -> None:
         notes=[
             f"wave model of {', '.join(GPUS)} (modelled latencies), batch {BATCH}, {DTYPE}; {CPU}: {CSV.name}, measured",
             "floors: a quarter of the original width on GPUs, half on the CPU; `no floor` rivals are free of them",
+            "`resnet50 all` has no floor: every multiple of 8 is a candidate; neither it nor resnet152 has rivals",
             "seconds: from a filled table; one thread; `frontier` rows carry the time of the whole curve",
             "milp: a lower bound of the ratio where its time ended before it had the planner's gap",
             "published, not run here: HALP (arXiv 2210.06659) solves 30 steps of 1 to 3 s on ResNet-50",

@@ -72,8 +72,9 @@ def find_figures(rows: list[Row]) -> dict[str, dict[str, object]]:
             f"{ours}: median lead over the unrounded host": figure(median(leads(ours, host))),
             f"{ours}: least lead over multiples and hosts free of the floors": figure(min(leads(ours, free))),
         }
-    fifty = {ours: of(ours, network="resnet50") for ours in ("planner", "frontier")}
-    candidates = max(row["candidates"] for row in fifty["frontier"])
+    fifty = {ours: of(ours, network="resnet50 all") for ours in ("planner", "frontier", "frontier thinned")}
+    deep = {ours: of(ours, network="resnet152") for ours in ("planner", "frontier")}
+    candidates, more = fifty["frontier"][0]["candidates"], deep["frontier"][0]["candidates"]
     for ours, limit in (("planner", 1.0), ("frontier", 10.0)):
         label = "one budget" if ours == "planner" else "the frontier"
         figures |= {
@@ -87,9 +88,27 @@ def find_figures(rows: list[Row]) -> dict[str, dict[str, object]]:
             f"ResNet-50: largest gap of {label}, 30 %": figure(
                 _most([row for row in fifty[ours] if row["budget"] == 0.3], "gap"), 0.005
             ),
+            f"ResNet-152, {more} candidates: slowest {label}, in proportion": figure(
+                _most(deep[ours], "seconds"), limit * more / candidates, unit="s"
+            ),
             f"all networks: slowest {label}": figure(_most(of(ours), "seconds"), unit="s"),
             f"all networks: largest gap of {label}": figure(_most(of(ours), "gap")),
         }
+    thinned = fifty["frontier thinned"]
+    few = [row["tried"] for row in thinned]
+    lost = [
+        methods["frontier"]["importance"] - methods["frontier thinned"]["importance"] for methods in at.values()
+        if "frontier thinned" in methods and methods["frontier thinned"]["importance"] is not None
+    ]  # fmt: skip
+    figures |= {
+        "all networks: largest gap of the frontier at any latency": figure(_most(of("frontier"), "worst_gap")),
+        f"ResNet-50 thinned to {min(few)}-{max(few)} candidates: slowest frontier": figure(
+            _most(thinned, "seconds"), 2.0, unit="s"
+        ),
+        "ResNet-50 thinned: largest gap against all candidates, at the budgets": figure(_most(thinned, "gap")),
+        "ResNet-50 thinned: largest gap against all candidates, at any latency": figure(_most(thinned, "worst_gap")),
+        "thinned: most importance kept less than by the full frontier": figure(max(lost)),
+    }
     ratios = [
         methods["milp"]["seconds"] / methods["planner"]["seconds"] for methods in at.values()
         if "milp" in methods and methods["planner"]["importance"] is not None

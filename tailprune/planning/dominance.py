@@ -11,16 +11,20 @@ from .structure import Integers
 
 
 def worthwhile(
-    parts: Mapping[tuple[int, ...], Integers], losses: Sequence[Integers], *, fixed: Collection[int] = ()
+    parts: Mapping[tuple[int, ...], Integers],
+    losses: Sequence[Integers],
+    *,
+    fixed: Collection[int] = (),
+    slack: float = 0.0,
 ) -> list[NDArray[np.intp]]:
     """The positions of every variable that some best plan may need.
 
-    Position p of a variable goes if a position q loses no more importance and
+    Position p of a variable goes if a position q that stays loses no more importance and
 
-        sum over tables t of  max over the other axes x of  (t(q, x) - t(p, x))   <=   0,
+        sum over tables t of  max over the other axes x of  (t(q, x) - (1 + slack) t(p, x))   <=   0,
 
-    for then q takes the place of p in any plan. Of equals the last stays. Dropping one variable's positions leaves
-    fewer x for the next, which only lets more go.
+    for then, without slack, q takes the place of p in any plan; with slack, at that share more of the group's time. Of
+    equals the last stays. Dropping one variable's positions leaves fewer x for the next, which only lets more go.
     """
     kept = [np.arange(len(loss)) for loss in losses]
     touching: list[list[tuple[int, ...]]] = [[] for _ in losses]
@@ -37,12 +41,11 @@ def worthwhile(
         loss = losses[v][kept[v]]
         # what is no worse everywhere is no worse on average: few pairs are left to be compared in full
         average = sum(row.mean(axis=1) for row in rows) if rows else np.zeros(len(loss))
-        maybe = (average[None, :] <= average[:, None] * (1 + 1e-12)) & (loss[None, :] <= loss[:, None])
-        np.fill_diagonal(maybe, False)
-        better = np.zeros(len(loss), dtype=bool)  # gone: something that stays is no worse
-        for p in np.flatnonzero(maybe.any(axis=1)):
-            rivals = np.flatnonzero(maybe[p] & ~better)
-            excess = sum(((row[rivals] - row[p]).max(axis=1) for row in rows), np.zeros(len(rivals), dtype=np.int64))
-            better[p] = bool((excess <= 0).any())
-        kept[v] = kept[v][~better]
+        maybe = (average[None, :] <= average[:, None] * (1 + slack + 1e-12)) & (loss[None, :] <= loss[:, None])
+        stays = np.zeros(len(loss), dtype=bool)
+        for p in np.lexsort((-kept[v], average, loss)):  # whatever can take its place has been decided before it
+            rivals = np.flatnonzero(maybe[p] & stays)
+            excess = sum(((row[rivals] - (1 + slack) * row[p]).max(axis=1) for row in rows), np.zeros(len(rivals)))
+            stays[p] = not (excess <= 0).any()
+        kept[v] = kept[v][stays]
     return kept

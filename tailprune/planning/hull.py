@@ -19,7 +19,12 @@ from .tree import Tree
 
 #: The first window above a price's bound, as a share of the gap asked for, and by how much each next one is wider: a
 #: few dozen plans bridge a stretch, and those within the whole gap are thousands.
-FIRST_WINDOW, WIDER = 1 / 32, 3.0
+FIRST_WINDOW, WIDER = 1 / 16, 3.0
+#: A vertex that lies below a stretch by less than this share of the gap asked for does not split it: listing the plans
+#: near the stretch finds it anyway, and a third of all prices is saved.
+SHALLOW = 1 / 32
+#: Prices at which the plans of some candidates are held against all candidates.
+PROVING_PRICES = 32
 #: Partial plans of one elimination for one stretch: at first, and when all other stretches are done.
 MOST_POINTS = (200_000, MAX_POINTS)
 
@@ -108,11 +113,7 @@ def trace_trade_off(tree: Tree, problem: Problem, *, gap: float, deadline: float
     lower hull splits it, or nothing lies below it and the plans near it are listed until the gap is closed. Positions that no plan takes which would beat those known between the ends of a
     stretch are dropped for it and all that it is split into: most tables are small most of the time.
     """
-    spread_loss = 1.0 + sum(int(loss.max()) for loss in problem.losses)
-    times = [factor.time for bucket in tree.buckets for factor in bucket.factors]
-    spread_time = 1.0 + float(sum(time.max() for time in times if time.max() < NEVER))
-    fastest = _vertex(problem, price(tree, 1.0, 0.5 / spread_loss))
-    best = _vertex(problem, price(tree, 0.5 / spread_time, 1.0))
+    fastest, best = _ends(tree, problem)
     trade_off = TradeOff(problem, fastest)
     trade_off.add(best)
     trade_off.lines.append(Line(price=0.0, level=float(best.loss[0])))
@@ -131,14 +132,11 @@ def trace_trade_off(tree: Tree, problem: Problem, *, gap: float, deadline: float
             continue
         loss_low, loss_high = trade_off.best_loss(np.array([low, high])).tolist()
         slope = (loss_low - loss_high) / (high - low)
-        priced = price(stretch.tree, slope, 1.0)
-        vertex = _vertex(problem, priced)
+        priced, vertex, line = _at_slope(stretch.tree, problem, slope, low, high)
         trade_off.add(vertex)
-        level = priced.least + slope * problem.fixed_time
-        level -= DOUBT * (abs(level) + slope * high) + 1.0
-        line = Line(price=slope, level=level, low=low, high=high)
         new, on_line = int(vertex.time[0]), loss_low + slope * low
-        if low < new < high and vertex.loss[0] + slope * new < on_line - DOUBT * on_line - 1.0:
+        shallow = SHALLOW * gap * problem.best_value + DOUBT * on_line + 1.0
+        if low < new < high and vertex.loss[0] + slope * new < on_line - shallow:
             tree = priced.narrowed(trade_off.above(line))
             for left, right in ((low, new), (new, high)):
                 consider(_Stretch(low=left, high=right, tree=tree, lines=[*stretch.lines, line]))
@@ -148,6 +146,43 @@ def trace_trade_off(tree: Tree, problem: Problem, *, gap: float, deadline: float
                 consider(replace(stretch, attempt=stretch.attempt + 1, lines=[*stretch.lines, line]))
         trade_off.lines.append(line)
     return trade_off
+
+
+def hold_against(trade_off: TradeOff, tree: Tree, deadline: float) -> None:
+    """Bound the plans of a smaller tree by all of this one: its own lines take the place of those that hold only there.
+
+    At prices spread over those met, the larger tree's vertices join the plans, and the lines under them prove how much
+    any other plan could be better. A few prices do: between them the hull bends little.
+    """
+    problem = trade_off.problem
+    met = np.unique([line.price for line in trade_off.lines if line.price > 0])
+    trade_off.lines = [Line(price=0.0, level=0.0)]  # no plan loses less than nothing
+    for vertex in _ends(tree, problem):
+        trade_off.add(vertex)
+    low, high = int(trade_off.time[0]), int(trade_off.time[-1])
+    for place in np.unique(np.linspace(0, len(met) - 1, min(PROVING_PRICES, len(met))).round().astype(np.intp)):
+        if time.monotonic() > deadline:
+            break
+        _, vertex, line = _at_slope(tree, problem, float(met[place]), low, high)
+        trade_off.add(vertex)
+        trade_off.lines.append(line)
+
+
+def _ends(tree: Tree, problem: Problem) -> tuple[Plans, Plans]:
+    """The fastest plan and the best one; of equals the best and the fastest."""
+    spread_loss = 1.0 + sum(int(loss.max()) for loss in problem.losses)
+    times = [factor.time for bucket in tree.buckets for factor in bucket.factors]
+    spread_time = 1.0 + float(sum(time.max() for time in times if time.max() < NEVER))
+    fastest, best = price(tree, 1.0, 0.5 / spread_loss), price(tree, 0.5 / spread_time, 1.0)
+    return _vertex(problem, fastest), _vertex(problem, best)
+
+
+def _at_slope(tree: Tree, problem: Problem, slope: float, low: int, high: int) -> tuple[Priced, Plans, Line]:
+    """The tree at the price of a slope, its cheapest plan there, and the line that no plan lies below."""
+    priced = price(tree, slope, 1.0)
+    level = priced.least + slope * problem.fixed_time
+    level -= DOUBT * (abs(level) + slope * high) + 1.0
+    return priced, _vertex(problem, priced), Line(price=slope, level=level, low=low, high=high)
 
 
 def _list_near(

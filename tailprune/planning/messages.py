@@ -45,8 +45,9 @@ class Priced:
             place = [positions[v] for v in bucket.separator]
             row: Floats = np.zeros(bucket.shape[0])
             for part in parts:
-                seen = tuple(p if n > 1 else 0 for p, n in zip(place, part.shape[1:], strict=True))
-                row += np.moveaxis(part, 0, -1)[seen]
+                seen = (p if n > 1 else 0 for p, n in zip(place, part.shape[1:], strict=True))
+                cell: tuple[slice | int, ...] = (slice(None), *seen)
+                row += part[cell]
             positions[bucket.variable] = int(row.argmin())
         groups = zip(self.tree.kept, positions[: self.tree.num_groups], strict=False)
         return tuple(int(kept[p]) for kept, p in groups)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NoReturn, get_args
 
@@ -18,6 +20,8 @@ from .problem import UNITS_OF_IMPORTANCE, Objective, Problem, Solution, build_pr
 from .solve import Solver, solve
 
 Goal = Literal["faster", "better"]
+#: Solving has at least this share of the time limit, whatever looking latencies up has taken of it.
+SOLVING = 0.1
 #: Policies that leave one width a group, so that nothing is left to optimise.
 PLAIN = ("shrink", "nearest")
 
@@ -73,6 +77,9 @@ def plan_widths(
     >>> plan_widths(graph, host, latency=Steps(), goal="better").widths      # 36..48 cost no more than 35
     {'conv': 48}
 
+    `time_limit_s` is for all of it. Looking latencies up cannot stop half-way, though: where that leaves less than a tenth,
+    solving has that tenth, and the plan's warnings say so. `plan_frontier` answers several budgets at once.
+
     Raises NoPlan below the floor, MissingLatency with all shapes that the source lacks, TableError for a latency that
     is no time.
     """
@@ -80,6 +87,12 @@ def plan_widths(
         raise InvalidShape(f"Unknown goal {goal!r}; allowed: {', '.join(get_args(Goal))}.")
     if not time_limit_s > 0:
         raise InvalidShape(f"time_limit_s must be positive, got {time_limit_s!r}.")
+    if budget is not None and not isinstance(budget, Budget):
+        raise InvalidShape(
+            f"plan_widths takes one Budget, such as Budget.fraction(0.6), got {budget!r}. For several, call plan_frontier "
+            "once and read a plan off for each: frontier.plan(budget)."
+        )
+    started = time.monotonic()
     hostless = all(g.host_kept is None for g in scores.groups)
     chosen_policy: Policy = policy or ("reallocate" if hostless and budget is not None else "snap")
     chosen_goal: Goal = goal or ("faster" if budget is None and chosen_policy != "grow" else "better")
@@ -89,6 +102,14 @@ def plan_widths(
         min_widths=min_widths, max_widths=max_widths, frozen=frozen, every=every, floor=floor,
     )  # fmt: skip
     problem = build_problem(graph, scores, costs, candidates.widths)
+    looked_up_s = time.monotonic() - started
+    solving_s = max(time_limit_s - looked_up_s, SOLVING * time_limit_s)
+    if looked_up_s > (1 - SOLVING) * time_limit_s:
+        note = (
+            f"looking latencies up took {looked_up_s:.1f} s of the {time_limit_s:g} s allowed, and cannot stop half-way: "
+            f"solving had {solving_s:.1f} s; raise time_limit_s, or give a LayerCosts to several plans"
+        )
+        candidates = dataclasses.replace(candidates, warnings=(*candidates.warnings, note))
     host_widths = {**graph.widths, **scores.host_widths}
     host_time, host_loss = problem.measure(host_widths)
     original_us = costs.total(graph, graph.widths) / TICKS_PER_US
@@ -109,11 +130,11 @@ def plan_widths(
         starts = [] if start is None else [start]
         if limits:
             bound = set_limits(problem, limits)
-            answer = solve_within(problem, objective, bound, starts=starts, time_limit_s=time_limit_s)
+            answer = solve_within(problem, objective, bound, starts=starts, time_limit_s=solving_s)
             found = answer or _refuse_limits(problem, objective, bound)
         else:
-            answer = solve(problem, objective, starts=starts, solver=solver, time_limit_s=time_limit_s)
-            found = answer or _cheapest(problem, objective, candidates, solver, time_limit_s)
+            answer = solve(problem, objective, starts=starts, solver=solver, time_limit_s=solving_s)
+            found = answer or _cheapest(problem, objective, candidates, solver, solving_s)
     if budget_us is not None and found.time > limit:
         _refuse_budget(problem, found, budget_us, candidates, chosen_policy, chosen_goal)
     if start is not None and (found.time, found.loss) == (host_time, host_loss):

@@ -95,8 +95,11 @@ def spread(values: NDArray, axes: tuple[int, ...], scope: tuple[int, ...]) -> ND
     return values.reshape([sizes.get(v, 1) for v in scope])
 
 
-def build_tree(problem: Problem) -> Tree | None:
-    """Drop widths that no plan needs, then eliminate in min-fill order; None where that would exceed MAX_CELLS."""
+def build_tree(problem: Problem, *, slack: float = 0.0) -> Tree | None:
+    """Drop widths that no plan needs, then eliminate in min-fill order; None where that would exceed MAX_CELLS.
+
+    With `slack`, widths go that another nearly replaces (`worthwhile`), and with them perhaps the best plans.
+    """
     sums = running_sums(problem.structure) if problem.complete else None
     if sums is None:
         return None
@@ -104,7 +107,7 @@ def build_tree(problem: Problem) -> Tree | None:
     nothing = [np.zeros(len(values), dtype=np.int64) for values in sums.values[problem.num_variables :]]
     losses = [*problem.losses, *nothing]
     added = dict(sums.table(addition) for addition in sums.additions)
-    kept = worthwhile(parts, losses, fixed={v for variables in added for v in variables})
+    kept = worthwhile(parts, losses, fixed={v for variables in added for v in variables}, slack=slack)
     parts = {variables: ticks[np.ix_(*(kept[v] for v in variables))] for variables, ticks in parts.items()}
     sizes = [len(positions) for positions in kept]
     order, separators = elimination_order(sizes, (*parts, *added))

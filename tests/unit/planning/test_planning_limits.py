@@ -81,7 +81,7 @@ def test_limits_are_kept_and_their_bounds_are_true(block: int) -> None:
 def test_a_network_within_half_its_multiply_adds() -> None:
     graph = resnet50()
     scores = random_scores(graph, 1, lognormal=True)
-    source = FormulaSource(staircase(16, 2))
+    source = LayerCosts(FormulaSource(staircase(16, 2)))
     free = plan_widths(graph, scores, latency=source, budget=Budget.fraction(0.8))
     most = {"macs": int(0.9 * graph.macs_at(free.widths))}
     bound = plan_widths(graph, scores, latency=source, budget=Budget.fraction(0.8), limits=most)
@@ -98,7 +98,7 @@ def test_a_network_within_half_its_multiply_adds() -> None:
 def test_limits_that_cannot_be_kept_name_what_is_needed() -> None:
     graph = resnet50()
     scores = random_scores(graph, 1)
-    source = FormulaSource(staircase(16, 2))
+    source = LayerCosts(FormulaSource(staircase(16, 2)))
     kwargs = {"latency": source, "budget": Budget.fraction(0.9)}
     with pytest.raises(NoPlan, match=r"No plan was found within .* us and macs 1,000, of which [\d,]+ at least"):
         plan_widths(graph, scores, limits={"macs": 1000}, **kwargs)
