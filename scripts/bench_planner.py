@@ -8,7 +8,7 @@ budgets of 90 to 30 % of the original's latency. Contestants: the unrounded host
 ranking, rivals free of the floors, the planner budget by budget and, on three networks, our own MILP. All others obey
 the same floors, and all price with the same filled table. Two larger problems show how the planner scales: ResNet-50
 without a floor, also thinned, and ResNet-152. `rows.jsonl` keeps finished pairs of network and device: the same command
-goes on, until it writes benchmarks/planner.csv and .json.
+goes on. benchmarks/planner.csv and .json hold what is there, and name what is not.
 """
 
 from __future__ import annotations
@@ -277,15 +277,14 @@ def main() -> None:
             file.flush()
             rows += new
             bar.advance(task)
-    if waiting:
-        print(f"{len(waiting)} of {len(pairs)} pairs left; the same command goes on")
-        return
+    left = [f"not run yet, the same command goes on: {', '.join(map(' on '.join, waiting))}"] if waiting else []
     record(
         "planner",
         figures=find_figures(rows),
         rows=rows,
         environment={"cpus": os.cpu_count(), "batch": BATCH, "dtype": DTYPE},
         notes=[
+            *left,
             f"wave model of {', '.join(GPUS)} (modelled latencies), batch {BATCH}, {DTYPE}; {CPU}: {CSV.name}, measured",
             "floors: a quarter of the original width on GPUs, half on the CPU; `no floor` rivals are free of them",
             "`resnet50 all` has no floor: every multiple of 8 is a candidate; neither it nor resnet152 has rivals",
