@@ -1,6 +1,6 @@
 """What does growing to the edges add at no more latency, and does it help? Five networks by the wave model, one measured and trained here.
 
-    python -m scripts.bench_grow WORK [--stage measured|modelled|trained|written]
+    python -m scripts.bench_grow WORK [--stage measured|modelled|trained|written] [--shared]
 
 MobileNetV2, MobileNetV3, EfficientNet-B0, MNASNet and ResNet-50 are grown on the wave model of an H200 (batch 32, fp16), at no
 more latency and within 1 % and 5 % more; the widened network's outputs are compared with the original's. A small network for digits
@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder of what the stages found")
     parser.add_argument("--stage", choices=STAGES, default=STAGES[-1], help="the last stage to run")
+    parser.add_argument("--shared", action="store_true", help="others used this machine meanwhile: say so in the notes")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -68,7 +69,7 @@ def main() -> None:
             if not (args.work / f"trained-{seed}.json").exists():
                 keep(args.work / f"trained-{seed}.json", train_both(args.work, images, seed))
     if "written" in stages:
-        write(args.work, images)
+        write(args.work, images, shared=args.shared)
 
 
 def grow_here(images: ImageSet, work: Path) -> None:
@@ -190,7 +191,7 @@ def keep(path: Path, found: object) -> None:
     path.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def write(work: Path, images: ImageSet) -> None:
+def write(work: Path, images: ImageSet, *, shared: bool) -> None:
     measured = json.loads((work / "measured.json").read_text())
     rows: list[Row] = [
         *measured["rows"],
@@ -222,7 +223,7 @@ def write(work: Path, images: ImageSet) -> None:
     record(
         "grow", figures=figures, rows=rows,
         environment={**measured["environment"], "modelled": f"{wave_model().origin}; batch {BATCH}, {DTYPE}", "training": str(TRAINING)},
-        notes=[*measured["notes"],
+        notes=[*measured["notes"], *(["timed while others used the machine, original and grown interleaved"] if shared else []),
                *(f"measured again apart from the loop, {ROUNDS} rounds, within {row['extra']:.0%}: {row['measured_low']:+.1%} to {row['measured_high']:+.1%}"
                  for row in measured["rows"]),
                f"accuracy on {len(images.test_images)} test digits: one image is {1 / len(images.test_images):.2%}",
