@@ -19,6 +19,10 @@ MAX_PRICES = 60
 WINDOWS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
+class Infeasible(Exception):
+    """Elimination has proved that no plan keeps the limit: nobody else need look."""
+
+
 def solve_by_elimination(
     problem: Problem,
     objective: Objective,
@@ -27,8 +31,8 @@ def solve_by_elimination(
     time_limit_s: float = 10.0,
     listed: list[Plans] | None = None,
 ) -> Solution | None:
-    """The best widths with proof, where the groups' interaction graph has a small treewidth; None where it has not,
-    or where nothing is feasible.
+    """The best widths with proof, where the groups' interaction graph has a small treewidth; None where it has not.
+    Raises Infeasible where nothing keeps the limit.
 
     With f the minimised quantity, h the other and H its limit, elimination gives for a price y >= 0
 
@@ -44,9 +48,7 @@ def solve_by_elimination(
     if tree is None:
         return None
     priced, bound, known = _best_price(tree, problem, objective, deadline)
-    best = min((*known, *starts), key=lambda p: (objective.key(problem.time(p), problem.loss(p)), p), default=None)
-    if best is None or objective.key(problem.time(best), problem.loss(best))[0]:
-        return None
+    best = min((*known, *starts), key=lambda p: (objective.key(problem.time(p), problem.loss(p)), p))
     reached = objective.key(problem.time(best), problem.loss(best))[1]
     base, room = bound, reached - bound
     for share in WINDOWS:
@@ -95,7 +97,7 @@ def _best_price(
     if cheap[1] <= objective.limit:
         return cheap[2], cheap[0], [cheap[3]]
     if safe[1] > objective.limit:
-        return cheap[2], cheap[0], []
+        raise Infeasible
     bound, best, known = float(cheap[0]), cheap[2], [safe[3]]
     for _ in range(MAX_PRICES):
         if safe[0] <= cheap[0] or time.monotonic() > deadline:

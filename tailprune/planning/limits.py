@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import InvalidShape
 from ..core.shapes import LayerShape
-from .eliminate import solve_by_elimination
+from .eliminate import Infeasible, solve_by_elimination
 from .fronts import Plans
 from .problem import Objective, Positions, Problem, Solution, Table
 from .structure import Integers, Seen, channels_over
@@ -93,7 +93,10 @@ def solve_within(
         loss_first = objective.minimise == "loss"
         changed = dataclasses.replace(objective, limit=objective.limit + allowance) if loss_first else objective
         left = max(deadline - time.monotonic(), 0.05)
-        answer = solve_by_elimination(priced, changed, starts=starts, time_limit_s=left, listed=listed)
+        try:
+            answer = solve_by_elimination(priced, changed, starts=starts, time_limit_s=left, listed=listed)
+        except Infeasible:
+            return None
         if answer is None:
             return None
         bound = max(bound, (answer.bound if answer.bound is not None else -math.inf) - (0 if loss_first else allowance))

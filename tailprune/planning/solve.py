@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from ..core.errors import InvalidShape
-from .eliminate import solve_by_elimination
+from .eliminate import Infeasible, solve_by_elimination
 from .exchange import solve_by_exchange
 from .problem import Objective, Positions, Problem, Solution
 
@@ -38,7 +38,10 @@ def solve(
 
     if solver in ("auto", "elimination"):
         share = time_limit_s / 2 if solver == "auto" else time_limit_s
-        answers += _given(solve_by_elimination(problem, objective, starts=starts, time_limit_s=share))
+        try:
+            answers += _given(solve_by_elimination(problem, objective, starts=starts, time_limit_s=share))
+        except Infeasible:
+            return None
     proved = any(answer.is_optimal(objective) for answer in answers)
     if solver in ("auto", "exchange") and not proved:
         share = time_limit_s / 4 if solver == "auto" else time_limit_s

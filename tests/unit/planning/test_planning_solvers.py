@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 
 import pytest
@@ -81,3 +82,18 @@ def test_evaluate_is_the_definition(seed: int) -> None:
 def test_infeasible_is_no_answer(solver: str) -> None:
     *_, problem = random_problem(SEEDS[3])
     assert solve(problem, Objective(minimise="loss", limit=0), solver=solver) is None
+
+
+def test_what_elimination_proves_impossible_nobody_else_looks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("elimination has proved that there is nothing to find")
+
+    monkeypatch.setattr("tailprune.planning.milp.solve_milp", asked)
+    monkeypatch.setattr(importlib.import_module("tailprune.planning.solve"), "solve_by_exchange", asked)
+    for seed in SEEDS[:40]:
+        *_, problem = random_problem(seed)
+        if problem.num_variables:
+            least = solve(problem, Objective(minimise="time", limit=10**15))
+            assert least is not None
+            assert solve(problem, Objective(minimise="loss", limit=least.time - 1)) is None
+            assert solve(problem, Objective(minimise="loss", limit=least.time)) is not None
