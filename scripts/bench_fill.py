@@ -233,7 +233,7 @@ def main() -> None:
             "simulated risers are judged on multiples of 8: at every channel float16 has one behind each of them, which filling leaves out",
             "the model's proposals come from the very model that the device is simulated with: the best case",
             "no model of a CPU exists: one sweep's curves propose to the filling of the other, the best case again",
-            "both sweeps of the CPU lines had the machine to themselves, the live filling did not: its noise floors are higher",
+            "both sweeps of the CPU lines had the machine to themselves; the live filling had one of two cores, and other work shared its caches and memory: its noise floors are higher",
         ],
     )
 
