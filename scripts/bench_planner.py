@@ -258,7 +258,7 @@ def main() -> None:
     started = time.monotonic()
     rows: list[Row] = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
     done = {(row["network"], row["device"]) for row in rows}
-    pairs = [(network, device) for network in (*NETWORKS, *LARGE) for device in GPUS] + [("resnet18", CPU)]
+    pairs = [("resnet18", CPU), *((network, device) for network in (*LARGE, *NETWORKS) for device in GPUS)]
     waiting = [pair for pair in pairs if pair not in done]
     columns = (
         BarColumn(),
