@@ -15,6 +15,7 @@ import argparse
 import platform
 import sys
 import time
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,28 +44,34 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.monotonic()
     asked.out.mkdir(parents=True, exist_ok=True)
     journal = Journal(asked.out / "journal.jsonl")
-    bench = Bench(asked.device, asked.out, deadline=start + 60 * asked.max_minutes)
     try:
-        journal.append(f"run {utc_now()}", {
-            "environment": bench.timer().environment.as_dict(), "python": platform.python_version(), "commit": commit(),
-            "versions": {package: version(package) for package in PACKAGES},
-        })  # fmt: skip
-        left = run_stages(list(stages(FORMS[bench.timer().device.type], asked.tiers)), bench, journal)
-        for runtime in {None, *(stage.get("setting", {}).get("runtime") for stage in journal.of("fill"))}:
-            table = bench.table(runtime)
-            assert table.path is not None
-            export_csv(table, table.path.with_suffix(".csv.gz"), digits=5)
+        form = FORMS["cpu" if asked.device == "cpu" else "cuda"]
+        deadline = start + 60 * asked.max_minutes
+        with closing(Bench(asked.device, asked.out, deadline=deadline, main=form.main)) as bench:
+            left = run(bench, journal, list(stages(form, asked.tiers)))
     except TailpruneError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    finally:
-        bench.close()
     print(
         f"{left} stages left" if left else "complete",
         f"after {(time.monotonic() - start) / 60:.1f} minutes",
         flush=True,
     )
     return 0
+
+
+def run(bench: Bench, journal: Journal, todo: list[Stage]) -> int:
+    """Say where and with what, run the stages, export the tables; returns how many stages are left."""
+    journal.append(f"run {utc_now()}", {
+        "environment": bench.timer().environment.as_dict(), "python": platform.python_version(), "commit": commit(),
+        "versions": {package: version(package) for package in PACKAGES},
+    })  # fmt: skip
+    left = run_stages(todo, bench, journal)
+    for runtime in {None, *(stage.get("setting", {}).get("runtime") for stage in journal.of("fill"))}:
+        table = bench.table(runtime)
+        assert table.path is not None
+        export_csv(table, table.path.with_suffix(".csv.gz"), digits=5)
+    return left
 
 
 def run_stages(todo: list[Stage], bench: Bench, journal: Journal) -> int:

@@ -15,11 +15,12 @@ from torch import nn
 
 import tailprune
 from tailprune import LatencyTable, LayerShape, ModelGraph
+from tailprune.filling import measure_missing
 
 TORCH_DTYPE = {
     "float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
 }  # fmt: skip
-#: Shapes interleaved at a time: enough against drift, and all that a stop can lose.
+#: Shapes interleaved at a time: enough against drift, few enough that a stop does not leave hundreds begun.
 MOST_ALIVE = 64
 
 
@@ -64,16 +65,20 @@ def load_network(setting: Setting) -> Network:
 
 
 class Bench:
-    """Times layers into one table a runtime under `out`, until `deadline` (of time.monotonic)."""
+    """Times layers into one table a runtime under `out`, until `deadline` (of time.monotonic).
 
-    def __init__(self, device: str, out: Path, deadline: float) -> None:
-        self.device, self.out, self.deadline = device, out, deadline
+    All networks of a runtime share a table, and with it the cache state of the `main` one's layers (on a CPU).
+    """
+
+    def __init__(self, device: str, out: Path, deadline: float, main: Setting) -> None:
+        self.device, self.out, self.deadline, self.main = device, out, deadline, main
         self._timers: dict[str | None, tailprune.DeviceTimer] = {}
         self._tables: dict[str | None, LatencyTable] = {}
 
     def timer(self, runtime: str | None = None) -> tailprune.DeviceTimer:
         if runtime not in self._timers:
-            self._timers[runtime] = tailprune.DeviceTimer(self.device, runtime=runtime, most_alive=MOST_ALIVE)
+            timer = tailprune.DeviceTimer(self.device, runtime=runtime, most_alive=MOST_ALIVE)
+            self._timers[runtime] = timer.within(load_network(self.main).graph)
         return self._timers[runtime]
 
     def table(self, runtime: str | None = None) -> LatencyTable:
@@ -97,11 +102,7 @@ class Bench:
 
     def measure(self, shapes: Iterable[LayerShape], runtime: str | None = None) -> None:
         """Time what the table lacks."""
-        table = self.table(runtime)
-        lacking = [shape for shape in dict.fromkeys(shapes) if shape not in table]
-        for sample in self.timer(runtime).time_many(lacking) if lacking else ():
-            table.add(sample)
-            self.watch()
+        measure_missing(self.table(runtime), shapes, self.timer(runtime), progress=self.watch)
 
     def compare(self, models: dict[str, nn.Module], setting: Setting, rounds: int) -> tailprune.ModelTimings:
         """Whole networks, interleaved."""

@@ -58,9 +58,9 @@ def doctor(
     given = [*(option for option, value in files.items() if value is not None), *host.given]
     if len(given) > 1:
         raise InvalidShape(f"The pruned widths come from one place, got {' and '.join(given)}; give one of them.")
-    opened = open_latency(latency, quiet=output.quiet)
     loaded = load_model(network, seed=host.seed)
     graph = loaded.trace()
+    opened = open_latency(latency, quiet=output.quiet, graph=lambda: graph)
     notes = list(opened.notes)
     if host.ratio is not None and loaded.weights == "random":
         notes.append("weights are random, so which channels the host keeps means nothing; give --weights FILE")

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from ..core.errors import InvalidShape, UnstableMeasurement
-from ..core.graph import ModelGraph
 from ..filling import fill_table, launched_shard, shard_of
 from ..tables import LatencyTable
 from ..waves import SimulatedTimer, load_device
@@ -55,7 +54,7 @@ def measure(
 ) -> None:
     """Time every layer of a network against its channel counts, on this device.
 
-    Only what the table lacks is measured. Ctrl-C or a kill loses the sample in flight; the same command goes on.
+    Only what the table lacks is measured. Ctrl-C or a kill loses the reading in flight; the same command goes on.
 
     Example: tailprune measure -m torchvision:resnet18 -d cpu -b 8 -t resnet18.db
     """
@@ -69,9 +68,7 @@ def measure(
     timer = (
         SimulatedTimer(load_device(simulate), seed=seed)
         if simulate is not None
-        else make_timer(
-            device, threads=threads, runtime=runtime, l2=_cache_state(device, graph), like=environment_of(table)
-        )
+        else make_timer(device, threads=threads, runtime=runtime, like=environment_of(table), graph=lambda: graph)
     )
     note(
         f"{graph.model}: {len(graph.layers)} layers, {len(graph.prunable_groups)} prunable channel groups; {timer.environment}",
@@ -106,13 +103,6 @@ def measure(
         raise UnstableMeasurement(
             f"{unstable} of {shapes} shapes did not settle; close other programs and measure again, or drop --strict."
         )
-
-
-def _cache_state(device: str, graph: ModelGraph) -> str | None:
-    """A CPU's layers find its caches as this network leaves them."""
-    from ..timing import l2_for
-
-    return l2_for(graph) if device.partition(":")[0] == "cpu" else None
 
 
 def _own_device(device: str) -> str:

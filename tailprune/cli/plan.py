@@ -52,8 +52,8 @@ def plan(
     if growing.grow and (explain or frontier is not None):
         raise InvalidShape("--explain and --frontier are about pruning; drop them, or drop --grow.")
     files = FrontierFiles.named(frontier) if frontier is not None else None
-    opened = open_latency(latency, quiet=output.quiet)
     loaded = load_model(network, seed=host.seed)
+    opened = open_latency(latency, quiet=output.quiet, graph=loaded.trace)
     if growing.grow:
         planned, measured = make_growth(loaded, opened, host, goal, growing, quiet=output.quiet)
     else:

@@ -97,8 +97,8 @@ def survey(
 def _survey_one(network: NetworkOptions, latency: LatencyOptions, plot: Path | None, output: OutputOptions) -> None:
     from ..reports import plot_time_map, save_figure, survey_table
 
-    opened = open_latency(latency, quiet=output.quiet)
     graph = load_model(network).trace()
+    opened = open_latency(latency, quiet=output.quiet, graph=lambda: graph)
     device = _device_of(latency, opened)
     found = opened.answer(lambda: survey_utilization(graph, opened.source, device=device), quiet=output.quiet)
     for warning in found.warnings:
