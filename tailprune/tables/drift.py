@@ -40,7 +40,7 @@ class DriftEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftReport:
-    """What re-timing showed. `unsettled`: shapes that failed or did not settle now, left out of the verdict."""
+    """What re-timing showed. `unsettled`: shapes that failed or scattered too much now, left out of the verdict."""
 
     entries: tuple[DriftEntry, ...]
     unsettled: tuple[LayerShape, ...]
@@ -80,7 +80,9 @@ class DriftReport:
 
 
 def drift(table: LatencyTable, timer: LayerTimer, count: int = 12) -> DriftReport:
-    """Time `count` settled entries again, spread evenly over the table's latencies; the table is not changed.
+    """Time `count` entries again whose medians are known to the tolerance, spread evenly over the table's latencies.
+
+    The table is not changed. Entries that did not settle to the timer's own precision may be known well enough for this.
 
     EnvironmentMismatch where the timer's device is another one; TableError if nothing could be compared.
     """
@@ -89,7 +91,7 @@ def drift(table: LatencyTable, timer: LayerTimer, count: int = 12) -> DriftRepor
     entries: list[DriftEntry] = []
     unsettled: list[LayerShape] = []
     for sample in timer.time_many(shapes) if shapes else ():
-        if not sample.usable or "unstable" in sample.flags:
+        if not sample.usable or sample.noise_us > TOLERANCE * sample.median_us:
             unsettled.append(sample.shape)
             continue
         noise_us = hypot(table.noise_us(sample.shape), sample.noise_us)
@@ -111,7 +113,7 @@ def drift(table: LatencyTable, timer: LayerTimer, count: int = 12) -> DriftRepor
 
 def _spread(table: LatencyTable, count: int) -> Sequence[LayerShape]:
     settled = sorted(
-        (sample for sample in table.samples() if sample.usable and "unstable" not in sample.flags),
+        (s for s in table.samples() if s.usable and table.noise_us(s.shape) <= TOLERANCE * s.median_us),
         key=lambda sample: sample.median_us,
     )
     if count < 1:

@@ -116,7 +116,7 @@ class ScaledTimer:
         self.asked.append(shape)
         factor = self.factor(shape) if callable(self.factor) else self.factor
         if factor is None:
-            return sample(shape, 1.0, flags=("unstable",))
+            return sample(shape, 1.0, 2.0, 9.0, flags=("unstable",))
         us = factor * self.table.latency_us(shape)
         return sample(shape, us, us * 1.001, us * 0.999)
 
@@ -128,7 +128,7 @@ class ScaledTimer:
 def table() -> LatencyTable:
     table = LatencyTable.in_memory(ENVIRONMENT)
     table.add_many(sample(out(width), width * 0.999, width * 1.0, width * 1.001) for width in range(1, 101))
-    table.add(sample(out(999), 5.0, flags=("unstable",)))
+    table.add(sample(out(999), 5.0, 1.0, 9.0, flags=("unstable",)))
     table.add(LatencySample(shape=out(1000), times_us=(), flags=("refused",)))
     return table
 
