@@ -86,6 +86,7 @@ class RunConfig:
     reach: int = 1  # step edges a group may move
     sparse: FinetuneConfig | None = None  # training with the host's regulariser before pruning; for bn_scale
     latency_batch: int = 32  # images per call that the plan is made for
+    latency_dtype: str | None = None  # what the network is deployed in; None: float16 on CUDA, float32 on a CPU
     precision: float = 0.02  # half-width of a median at which a shape has settled, as a share
     score_batches: int = 16  # of tune.batch images, for taylor
     only_images: int | None = None  # of the training and of the test images; for short forms
@@ -96,6 +97,12 @@ class RunConfig:
                 raise RecipeError(f"{name} must lie in {low}..{high}, got {getattr(self, name)!r}.")
         if self.goal not in ("faster", "better"):
             raise RecipeError(f"goal must be faster or better, got {self.goal!r}.")
+        if self.latency_dtype not in (None, *PRECISIONS):
+            raise RecipeError(f"latency_dtype must be one of {', '.join(PRECISIONS)}, got {self.latency_dtype!r}.")
+
+    def deployed_dtype(self, device: str) -> str:
+        """What the pruned network is planned for and measured in on this kind of device."""
+        return self.latency_dtype or ("float16" if device == "cuda" else "float32")
 
     def ratio_of_step(self) -> float:
         """Of what is left before each step, the share that goes, so that after all steps `ratio` is gone."""

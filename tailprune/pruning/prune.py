@@ -37,14 +37,15 @@ def prune_model(
     goal: Goal | None = None,
     reach: int = 1,
     budget: Budget | None = None,
+    dtype: str | None = None,
     seed: int = 0,
 ) -> tuple[nn.Module, WidthPlan]:
     """What does this model look like without its least important channels, on this device's step edges?
 
     Traces, scores, lets an unrounded host prune `ratio` of the channels (default 0.5), plans from there, and returns a
     pruned copy with its plan; `model` is untouched. `latency` is any source, `timer` measures what a table lacks (alone:
-    into a table of this process). The steps one by one are `trace_model`, `score_channels`, `choose_host`, `plan_widths`,
-    `apply_plan`.
+    into a table of this process), `dtype` is what the network will run in (default: the model's). The steps one by one
+    are `trace_model`, `score_channels`, `choose_host`, `plan_widths`, `apply_plan`.
 
     With `host`, the choice of another pipeline (`host_from_widths`, `host_from_masks`, `host_from_zeros`, `host_from_scores`)
     is the one to start from; `ratio`, `importance`, `scope` and `seed` belong to the built-in host and are not used then.
@@ -63,7 +64,7 @@ def prune_model(
         raise InvalidShape("A host has chosen its channels already, so ratio= has no say; give one of the two.")
     if ratio is not None:
         check_ratio(ratio)
-    graph = trace_model(model, example_inputs)
+    graph = trace_model(model, example_inputs, dtype=dtype)
     source, timer = source_for(latency, timer, lambda: graph)
     if host is not None:
         scores = host

@@ -40,7 +40,8 @@ class TailAwarePruner:
     and plan are measured end to end as well, and a plan that does not hold as measured is tightened, or dropped for the
     host's own widths.
 
-    Batch, dtype and image size planned for are those the host was built with, unless `example_inputs` says otherwise.
+    Batch, layout and image size planned for are those the host was built with, unless `example_inputs` says otherwise;
+    `dtype` is what the pruned network will run in (a float32 pipeline's float16, say), by default the model's.
     `round_to` of the host is ignored. Negative scores are raised by their scope's minimum; NaN is refused.
 
     `graph` and `scores` are what the last step was planned from, `plan` is its plan, `plans` one per step (what
@@ -68,6 +69,7 @@ class TailAwarePruner:
         budget: Budget | None = None,
         *,
         example_inputs: Any = None,
+        dtype: str | None = None,
     ) -> None:
         if not isinstance(host, tp.pruner.BasePruner):
             raise InvalidShape(
@@ -81,6 +83,7 @@ class TailAwarePruner:
         self.host = host
         self.goal, self.reach, self.policy, self.budget = goal, reach, policy, budget
         self.example_inputs = images_of(host) if example_inputs is None else example_inputs
+        self.dtype = dtype
         self.latency, self.timer = source_for(latency, timer, self._trace)
         self.graph: ModelGraph | None = None
         self.scores: ChannelScores | None = None
@@ -125,7 +128,7 @@ class TailAwarePruner:
         return None
 
     def _trace(self) -> ModelGraph:
-        return trace_model(self.host.model, self.example_inputs)
+        return trace_model(self.host.model, self.example_inputs, dtype=self.dtype)
 
     def _groups(self, cuts: list[tuple[HostGroup, tuple[int, ...]]], rehearsal: Rehearsal) -> Iterator[Any]:
         """Fresh groups to prune, each made when the one before is done."""

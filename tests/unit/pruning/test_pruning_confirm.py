@@ -155,3 +155,14 @@ def test_the_host_is_cut_where_no_plan_holds(monkeypatch: pytest.MonkeyPatch) ->
     make_host(twin).step()
     assert pruner.plan.moved == ()
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), twin.state_dict().values(), strict=True))
+
+
+def test_a_float32_pipeline_is_planned_and_measured_in_the_dtype_it_is_deployed_in() -> None:
+    net = small_net()
+    pruner = TailAwarePruner(make_host(net), timer=TIMER, dtype="bfloat16")
+    pruner.step()
+    assert pruner.plan is not None
+    assert pruner.plan.dtype == "bfloat16"
+    assert {sample.shape.dtype for sample in pruner.latency.samples()} == {"bfloat16"}
+    assert next(net.parameters()).dtype == torch.float32
+    assert any("measured end to end" in line or "nothing to measure end to end" in line for line in pruner.report)
