@@ -6,12 +6,14 @@ FOLDER keeps one table and one result per case, so that a run that was stopped g
 channels (random weights: latency depends on widths alone) by magnitude with global ranking; for ResNet-18 it also fills a
 table and snaps the pruned network with tailprune `faster`. The sums of single layers are laid beside the networks, measured
 interleaved.
-Writes benchmarks/whole.csv (every raw time of every network) and benchmarks/whole.json.
+Writes benchmarks/whole.csv (every raw time of every network), benchmarks/whole.layers.csv (every layer as its table says and inside
+its network) and benchmarks/whole.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import json
 import time
@@ -24,7 +26,7 @@ from torch import nn
 
 import tailprune
 from recipes.contest import Arena, deployed
-from scripts.record import figure, record
+from scripts.record import ROOT, figure, record
 from tailprune.timing.residuals import inside_us
 
 RATIO, TARGET = 0.4, 0.05
@@ -164,6 +166,19 @@ def joined(passes: list[tailprune.ModelTimings]) -> tailprune.ModelTimings:
     )
 
 
+def keep_layers(results: dict[Case, dict]) -> None:
+    """Every layer as its table says and inside its network, until the next layer starts (empty: no module of its own)."""
+    with (ROOT / "benchmarks" / "whole.layers.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["model", "batch", "side", "network", "layer", "shape", "table_us", "inside_us"])
+        for case, result in results.items():
+            for name, found in result["networks"].items():
+                for one in found["layers"]:
+                    inside = "" if one["inside_us"] is None else round(one["inside_us"], 1)
+                    writer.writerow([case.model, case.batch, case.side, name, one["layer"], one["shape"],
+                                     round(one["table_us"], 1), inside])  # fmt: skip
+
+
 def classifier(model: nn.Module) -> list[nn.Module]:
     """The last layer, whose outputs are the classes."""
     return [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1:]
@@ -174,6 +189,7 @@ def gap(found: dict) -> float:
 
 
 def publish(results: dict[Case, dict]) -> None:
+    keep_layers(results)
     figures, rows, notes = {}, [], []
     for case, result in results.items():
         for name, found in result["networks"].items():
