@@ -141,21 +141,25 @@ def on_cpu(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
     )
 
     def replay(
-        graph: tailprune.ModelGraph, seen: tailprune.LatencyTable, expecting: tailprune.LatencyTable | None = None
+        graph: tailprune.ModelGraph,
+        seen: tailprune.LatencyTable,
+        other: tailprune.LatencyTable,
+        *,
+        proposes: bool = False,
     ) -> tailprune.LatencyTable:
         filled = tailprune.LatencyTable.in_memory(seen.environment)
-        proposer = ModelledEdges(expecting) if expecting is not None else None
-        tailprune.fill_table(filled, graph, Replay(seen), proposer=proposer)
+        proposer = ModelledEdges(other) if proposes else None
+        tailprune.fill_table(filled, graph, Replay(seen, other), proposer=proposer)
         return filled
 
     figures: dict[str, dict[str, object]] = {}
     coarse, fine, turns = lines(GRANULE), lines(), ((first, second), (second, first))
     timed: dict[str, int] = {}
     for name, graph, filled in (
-        ("granule grid", coarse, [replay(coarse, sweep) for sweep, _ in turns]),
-        ("granule grid, the other sweep proposes", coarse, [replay(coarse, sweep, other) for sweep, other in turns]),
-        ("every swept channel", fine, [replay(fine, sweep) for sweep, _ in turns]),
-        ("every swept channel, the other sweep proposes", fine, [replay(fine, sweep, other) for sweep, other in turns]),
+        ("granule grid", coarse, [replay(coarse, *turn) for turn in turns]),
+        ("granule grid, the other sweep proposes", coarse, [replay(coarse, *turn, proposes=True) for turn in turns]),
+        ("every swept channel", fine, [replay(fine, *turn) for turn in turns]),
+        ("every swept channel, the other sweep proposes", fine, [replay(fine, *turn, proposes=True) for turn in turns]),
         ("every swept channel, live on a shared machine", fine, [live]),
     ):
         count: dict[str, int] = defaultdict(int)
@@ -232,6 +236,7 @@ def main() -> None:
             "GPU time is an estimate from simulated latencies and the protocol's graphs; no GPU was used",
             "simulated risers are judged on multiples of 8: at every channel float16 has one behind each of them, which filling leaves out",
             "the model's proposals come from the very model that the device is simulated with: the best case",
+            "a replayed filling of one sweep is answered by the other where it times again, once: that is the only other visit there is",
             "no model of a CPU exists: one sweep's curves propose to the filling of the other, the best case again",
             "both sweeps of the CPU lines had the machine to themselves; the live filling had one of two cores, and other work shared its caches and memory: its noise floors are higher",
         ],
