@@ -55,8 +55,12 @@ class GoalOptions:
         ),
     ] = None
     floor: Annotated[
-        float, typer.Option(help="reallocate keeps at least this share of the host's width.", rich_help_panel=PANEL)
-    ] = 0.5
+        float | None,
+        typer.Option(
+            help="Least share of the host's width left to a group; 0.75 for snap, 0.5 for reallocate if not given.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
 
 
 def make_plan(

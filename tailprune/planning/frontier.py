@@ -14,7 +14,7 @@ from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores
-from .candidates import REALLOCATE_FLOOR, Candidates, Policy, candidate_widths
+from .candidates import Candidates, Policy, candidate_widths
 from .costs import TICKS_PER_US, LayerCosts
 from .describe import write_plan
 from .eliminate import solve_by_elimination
@@ -133,7 +133,7 @@ def plan_frontier(
     max_widths: Mapping[str, int] | None = None,
     frozen: Collection[str] = (),
     every: int | None = None,
-    floor: float = REALLOCATE_FLOOR,
+    floor: float | None = None,
     thin: float = 0.0,
     time_limit_s: float = 10.0,
 ) -> Frontier:

@@ -12,7 +12,7 @@ from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource
 from ..core.scores import ChannelScores
-from .candidates import REALLOCATE_FLOOR, Candidates, Policy, candidate_widths
+from .candidates import Candidates, Policy, candidate_widths
 from .costs import TICKS_PER_US, LayerCosts
 from .describe import write_plan
 from .limits import Limit, Resource, least_of, set_limits, solve_within
@@ -40,7 +40,7 @@ def plan_widths(
     max_widths: Mapping[str, int] | None = None,
     frozen: Collection[str] = (),
     every: int | None = None,
-    floor: float = REALLOCATE_FLOOR,
+    floor: float | None = None,
     solver: Solver = "auto",
     time_limit_s: float = 10.0,
 ) -> WidthPlan:

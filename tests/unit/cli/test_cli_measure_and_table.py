@@ -114,8 +114,8 @@ LONGER = """
 from torch import nn
 
 def build():
-    convs = [nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 64), (64, 96), (96, 72))]
-    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(72, 10))
+    convs = [nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 64), (64, 96), (96, 72), (72, 112), (112, 80))]
+    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(80, 10))
 """
 
 
