@@ -114,8 +114,8 @@ LONGER = """
 from torch import nn
 
 def build():
-    convs = [nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 64), (64, 96), (96, 72), (72, 112), (112, 80))]
-    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(80, 10))
+    convs = [nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 64), (64, 96), (96, 72))]
+    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(72, 10))
 """
 
 
@@ -148,7 +148,7 @@ def test_what_was_measured_survives_an_interruption(tmp_path, how, code):
     (tmp_path / "longer.py").write_text(LONGER)
     longer = f"{tmp_path / 'longer.py'}:build"
     process = start_measuring(longer, path)
-    wait_for_samples(path, process, 3)
+    wait_for_samples(path, process, 1)
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
     if process.returncode == 0:
@@ -159,9 +159,9 @@ def test_what_was_measured_survives_an_interruption(tmp_path, how, code):
         assert "what was measured is kept" in err
     with tailprune.LatencyTable.open(path, create=False, read_only=True) as table:
         kept = len(table)
-    assert kept >= 3
+    assert kept >= 1
     again = start_measuring(longer, path)
-    _, err = again.communicate(timeout=120)
+    _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     with tailprune.LatencyTable.open(path, create=False, read_only=True) as table:
         assert len(table) > kept
