@@ -1,4 +1,4 @@
-"""`tailprune survey`: what share of the device's peak is achieved, layer by layer, or by every network of a library."""
+"""`tailprune survey`: what share of the device's peak is achieved, layer by layer, or by every network of a collection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ALL = "Many networks (instead of --model)"
 
 @dataclass(frozen=True, kw_only=True)
 class SurveyedOptions(NetworkOptions):
-    """One network, where not all of a library are asked for."""
+    """One network, where not all of a collection are asked for."""
 
     model: Annotated[
         str,
@@ -40,9 +40,9 @@ class SurveyedOptions(NetworkOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AllOptions:
-    """Which networks of a library, and at what."""
+    """Which networks of a collection, and at what."""
 
-    library: Annotated[
+    collection: Annotated[
         str | None,
         typer.Option("--all", help="torchvision: every classification network.", rich_help_panel=_ALL),
     ] = None
@@ -78,11 +78,11 @@ def survey(
 
     Example: tailprune survey -m torchvision:resnet50 -d h200 -b 32 --dtype float16 --plot time.png
     """
-    if bool(network.model) == bool(every.library):
+    if bool(network.model) == bool(every.collection):
         raise InvalidShape("A survey is of one network or of many: give either --model or --all torchvision.")
-    if every.library:
-        if every.library != "torchvision":
-            raise InvalidShape(f"--all knows the networks of torchvision, not of {every.library!r}.")
+    if every.collection:
+        if every.collection != "torchvision":
+            raise InvalidShape(f"--all knows the networks of torchvision, not of {every.collection!r}.")
         opened = open_latency(latency, quiet=output.quiet)
         with progress("surveying", quiet=output.quiet) as report, resumable():
             found = survey_all(
