@@ -7,6 +7,7 @@ compare methods.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,9 @@ TOLERANCE = 0.01
 #: Halvings of the ratio whose host, snapped by the goal `faster`, ends at the asked latency: to one channel in 250.
 HALVINGS = 8
 #: How often aims are corrected by what was measured, and by how much at most: sums of layers lie within 15 % of networks.
-CORRECTIONS, LARGEST_CORRECTION = 3, 1.15
+CORRECTIONS, LARGEST_CORRECTION = 6, 1.15
+#: Who uses this much of the latency is there: the rest is less than most single channels take.
+USED = 0.98
 
 Planner = Callable[[float], WidthPlan]
 Scope = Literal["global", "local"]
@@ -111,6 +114,10 @@ class Attempt:
     def fits(self) -> bool:
         return self.taken <= self.share * (1 + TOLERANCE)
 
+    @property
+    def there(self) -> bool:
+        return self.fits and self.taken >= USED * self.share
+
 
 def bring_to(
     course: Course,
@@ -123,33 +130,47 @@ def bring_to(
 ) -> dict[tuple[float, str], WidthPlan]:
     """For each share and planner, the plan that measures at most that share of the dense time and keeps most importance.
 
-    Every round of corrections measures all plans of all shares interleaved. A planner that cannot get to a share is left
-    out there, with a line saying so.
+    Every round of corrections measures all plans that are not there yet, interleaved: aims follow what was measured, and are
+    halved between one that fits and one that does not. A planner that cannot get to a share is left out there, with a
+    line saying so.
     """
     dense_us = tailprune.host_plan(
         course.graph, tailprune.score_channels(course.dense, course.graph), course.table
     ).predicted_us
-    aims = {(share, name): share * dense_us for share in shares for name in planners}
-    best: dict[tuple[float, str], Attempt] = {}
+    tried: dict[tuple[float, str], list[Attempt]] = {(share, name): [] for share in shares for name in planners}
     for turn in range(1 + corrections):
-        plans: dict[tuple[float, str], WidthPlan] = {}
-        for (share, name), us in list(aims.items()):
+        aims, plans = {}, dict[tuple[float, str], WidthPlan]()
+        for (share, name), attempts in tried.items():
+            if any(attempt.there for attempt in attempts):
+                continue
+            aim = next_aim(attempts) if attempts else share * dense_us
             try:
-                plans[share, name] = planners[name](us)
+                plans[share, name] = planners[name](aim)
             except tailprune.NoPlan as error:
                 say(f"{name} at {share:.0%}: {error}")
-                del aims[share, name]
+            else:
+                aims[share, name] = aim
+        if not plans:
+            break
         timings = course.measure({f"{share} {name}": plan for (share, name), plan in plans.items()}, rounds=rounds)
         for (share, name), plan in plans.items():
             taken = timings.verdict(f"{share} {name}", "dense").ratio
-            tried = Attempt(share=share, name=name, aim_us=aims[share, name], plan=plan, taken=taken)
             say(
                 f"round {turn}: {name} at {share:.0%}: {taken:.1%} measured, {plan.predicted_us / dense_us:.1%} predicted"
             )
-            if tried.fits and ((share, name) not in best or plan.importance > best[share, name].plan.importance):
-                best[share, name] = tried
-            aims[share, name] *= min(max(share / taken, 1 / LARGEST_CORRECTION), LARGEST_CORRECTION)
-    return {key: attempt.plan for key, attempt in best.items()}
+            tried[share, name].append(Attempt(share=share, name=name, aim_us=aims[share, name], plan=plan, taken=taken))
+    fitting = {key: [a for a in attempts if a.fits] for key, attempts in tried.items()}
+    return {key: max(those, key=lambda a: a.plan.importance).plan for key, those in fitting.items() if those}
+
+
+def next_aim(attempts: Sequence[Attempt]) -> float:
+    """In microseconds: between the largest that fitted and the smallest that did not, else as the last one was off."""
+    last = attempts[-1]
+    fitted = max((a.aim_us for a in attempts if a.fits), default=None)
+    over = min((a.aim_us for a in attempts if not a.fits), default=None)
+    if fitted is not None and over is not None and fitted < over:
+        return math.sqrt(fitted * over)
+    return last.aim_us * min(max(last.share / last.taken, 1 / LARGEST_CORRECTION), LARGEST_CORRECTION)
 
 
 def _multiple(course: Course, scores: ChannelScores, of: int, us: float, scope: Scope) -> WidthPlan:

@@ -10,13 +10,14 @@ from torch import nn
 from ..core.errors import PlanMismatch
 from ..core.plan import WidthPlan
 from ..tracing import ChannelDependency, copy_without_masks, trace_model
+from .layout import layouts_kept
 
 
 def apply_plan(model: nn.Module, plan: WidthPlan, example_inputs: Any = None) -> nn.Module:
     """What does the model look like at the plan's widths?
 
-    Returns a copy in which every group holds exactly the plan's kept channels, weights and norms alike; the
-    given model is untouched. Masks of `torch.nn.utils.prune` are settled in the copy: what was masked and stays, is zero.
+    Returns a copy in which every group holds exactly the plan's kept channels, weights and norms alike, in the memory
+    format they had; the given model is untouched. Masks of `torch.nn.utils.prune` are settled in the copy: what was masked and stays, is zero.
     `example_inputs` are needed only for models that take more than one image tensor.
 
     Raises PlanMismatch for a plan made for another network, or for other widths of this one, and for one that widens a
@@ -50,9 +51,10 @@ def pruned_copy(model: nn.Module, plan: WidthPlan, example_inputs: Any) -> nn.Mo
 def _remove(model: nn.Module, plan: WidthPlan, example_inputs: Any) -> None:
     dependency = ChannelDependency(model, example_inputs)
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    for group in dependency.groups:  # in the model's order: a grouped convolution's inputs leave before its outputs
-        if group.id in plan.by_group:
-            dependency.remove(group.id, removed_channels(dependency, plan, group.id))
+    with layouts_kept(model):
+        for group in dependency.groups:  # in the model's order: a grouped convolution's inputs leave before its outputs
+            if group.id in plan.by_group:
+                dependency.remove(group.id, removed_channels(dependency, plan, group.id))
     for name, parameter in model.named_parameters():  # Torch-Pruning's cut parameters are all trainable
         parameter.requires_grad_(trainable[name])
 

@@ -13,6 +13,7 @@ from ..core.graph import ChannelGroup
 from ..core.plan import WidthPlan
 from ..tracing import ChannelDependency, CoupledChannels, Member, trace_model
 from .apply import inputs_like, pruned_copy
+from .layout import layouts_kept
 
 #: What holds a value per channel and keeps its channels apart: a copied channel passes it as the original does.
 PER_CHANNEL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
@@ -61,7 +62,8 @@ def copy_at(model: nn.Module, plan: WidthPlan, example_inputs: Any, *, seed: int
     """The model at the plan's widths, narrower or wider, for a plan just made for it: nothing is checked again."""
     copy = pruned_copy(model, plan, example_inputs)
     if plan.grown:
-        _grow(copy, plan.widths, example_inputs, torch.Generator().manual_seed(seed))
+        with layouts_kept(copy):
+            _grow(copy, plan.widths, example_inputs, torch.Generator().manual_seed(seed))
     return copy
 
 

@@ -21,6 +21,7 @@ from ..tables import LatencyTable
 from ..timing import DeviceTimer
 from ..tracing import trace_model
 from .confirm import confirm_plan
+from .layout import layouts_kept
 from .matching import Match, match_groups
 from .prune import source_for
 from .rehearsal import HostGroup, Rehearsal, rehearse
@@ -42,6 +43,7 @@ class TailAwarePruner:
 
     Batch, layout and image size planned for are those the host was built with, unless `example_inputs` says otherwise;
     `dtype` is what the pruned network will run in (a float32 pipeline's float16, say), by default the model's.
+    Weights keep their memory format, which the host alone would lose (`layout.layouts_kept`).
     `round_to` of the host is ignored. Negative scores are raised by their scope's minimum; NaN is refused.
 
     `graph` and `scores` are what the last step was planned from, `plan` is its plan, `plans` one per step (what
@@ -133,20 +135,21 @@ class TailAwarePruner:
     def _groups(self, cuts: list[tuple[HostGroup, tuple[int, ...]]], rehearsal: Rehearsal) -> Iterator[Any]:
         """Fresh groups to prune, each made when the one before is done."""
         host = self.host
-        for record, channels in cuts:
-            if hasattr(host.importance, "adjust_fisher"):  # OBDC keeps a Fisher matrix per layer, cut along with it
-                host.importance.adjust_fisher(record.full, list(channels))
-            for name, counts in rehearsal.head_counts.items():
-                getattr(host, name).update({m: n for m, n in counts.items() if m in record.heads})
-            with torch.no_grad():
-                group = host.DG.get_pruning_group(record.root, record.handler, list(channels))
-            if set(group[0][1]) != set(channels):
-                raise TraceError(
-                    f"Torch-Pruning would remove other channels of {record.name} than planned; nothing of it was pruned."
-                )
-            for i in record.spared:
-                group[i] = (group[i][0], [])
-            yield group
+        with layouts_kept(host.model):
+            for record, channels in cuts:
+                if hasattr(host.importance, "adjust_fisher"):  # OBDC keeps a Fisher matrix per layer, cut along with it
+                    host.importance.adjust_fisher(record.full, list(channels))
+                for name, counts in rehearsal.head_counts.items():
+                    getattr(host, name).update({m: n for m, n in counts.items() if m in record.heads})
+                with torch.no_grad():
+                    group = host.DG.get_pruning_group(record.root, record.handler, list(channels))
+                if set(group[0][1]) != set(channels):
+                    raise TraceError(
+                        f"Torch-Pruning would remove other channels of {record.name} than planned; nothing of it was pruned."
+                    )
+                for i in record.spared:
+                    group[i] = (group[i][0], [])
+                yield group
 
     def _decide(self, match: Match) -> WidthPlan:
         self.graph, self.scores = match.graph, match.scores

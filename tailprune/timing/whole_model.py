@@ -19,6 +19,7 @@ from .blocks import TORCH_DTYPES
 from .clocks import ClockReading, Clocks, load_nvml
 from .device_timer import describe_environment, find_device
 from .machine import pinned
+from .memory_format import stray_weights
 from .random_data import RandomBank
 from .readings import Prepared
 from .runtimes import choose_runtime
@@ -104,7 +105,8 @@ def measure_model(
     """How long do these models take, measured against each other in one run?
 
     Copies of the models run as they are (fold norms first where they are deployed folded) in eval and inference mode, one
-    untimed call before each timed one, in an order that shifts by one each round. Ends after `rounds`, or after
+    untimed call before each timed one, in an order that shifts by one each round. They are laid out in `memory_format`; where
+    that changes a network that runs channels last already, a note says so. Ends after `rounds`, or after
     `max_seconds` once the medians have an interval. A constant floating input (zeros) is replaced by random numbers.
     `dtype` (float16, say) converts the copies and floating inputs to what the models are deployed in.
     Settings are those of `DeviceTimer`, so that a sum of its blocks can be laid beside the result; but on a CPU nothing
@@ -141,6 +143,12 @@ def measure_model(
     notes: set[str] = set()
     with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
         for name, model in models.items():
+            stray = stray_weights(model, given) if memory_format == "channels_last" else ()
+            if stray:
+                notes.add(
+                    f"{len(stray)} of the weights of {name!r} contiguous ({stray[0]} first): measured channels_last, but as it is "
+                    "the model rearranges them at every call; use model.to(memory_format=torch.channels_last)"
+                )
             try:
                 twin = copy.deepcopy(model).eval().to(device=where, dtype=run_in).to(memory_format=layout)
                 prepared[name] = chosen.prepare(twin, inputs)

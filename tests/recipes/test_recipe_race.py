@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import tailprune
-from recipes.race import TOLERANCE, Course, better, bring_to, faster, host, multiple
+from recipes.race import TOLERANCE, USED, Attempt, Course, better, bring_to, faster, host, multiple, next_aim
 
 #: The toy device takes this share longer, for a network, than the sum of its layers.
 BIAS = 1.08
@@ -64,3 +64,52 @@ def test_who_cannot_get_there_is_left_out_and_named(course):
     found = bring_to(course, planners, [0.3], say=told.append)
     assert (0.3, "wide") not in found
     assert any(line.startswith("wide at 30%: Multiples of 64 cannot reach") for line in told)
+
+
+def attempt(aim_us: float, taken: float) -> Attempt:
+    return Attempt(share=0.5, name="ours", aim_us=aim_us, plan=None, taken=taken)  # type: ignore[arg-type]
+
+
+def test_an_aim_follows_what_was_measured_then_is_halved():
+    assert next_aim([attempt(100.0, 0.52)]) == pytest.approx(100 * 0.5 / 0.52)
+    assert next_aim([attempt(100.0, 0.9)]) == pytest.approx(100 / 1.15)
+    assert next_aim([attempt(100.0, 0.6), attempt(87.0, 0.45)]) == pytest.approx((100 * 87) ** 0.5)
+    assert next_aim([attempt(100.0, 0.45), attempt(111.0, 0.6), attempt(105.4, 0.48)]) == pytest.approx(
+        (105.4 * 111) ** 0.5
+    )
+
+
+def plans_of_one_planner(taken) -> tuple[dict, list[str]]:
+    """Where one planner ends that hits every aim exactly, on a device that takes `taken(aim)` of the dense 1000 us."""
+
+    class Device(ToyCourse):
+        def measure(self, plans, *, rounds):
+            return SimpleNamespace(verdict=lambda name, _: SimpleNamespace(ratio=taken(plans[name].predicted_us)))
+
+    class Source:
+        origin = "500 us a layer"
+
+        def latency_us(self, shape):
+            return 500.0
+
+        def kind(self, shape):
+            return "modelled"
+
+    net, example = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)), torch.zeros(1, 3, 8, 8)
+    graph = tailprune.trace_model(net, example)
+    device = Device(dense=net, example=example, graph=graph, table=Source(), timer=None)
+    told: list[str] = []
+    planner = {"any": lambda us: SimpleNamespace(predicted_us=us, importance=us)}
+    return bring_to(device, planner, [0.5], say=told.append), told
+
+
+def test_a_jump_in_what_an_aim_measures_is_closed_in_on():
+    """The time jumps from 0.8 to 1.2 of what was aimed at: the plan ends just below the jump, not far below it."""
+    found, _ = plans_of_one_planner(lambda us: us / 1000 * (0.8 if us < 560 else 1.2))
+    assert 555 < found[0.5, "any"].predicted_us < 560
+
+
+def test_who_is_there_is_not_planned_again():
+    found, told = plans_of_one_planner(lambda us: us / 1000 * BIAS)
+    assert 0.5 * USED <= BIAS * found[0.5, "any"].predicted_us / 1000 <= 0.5 * (1 + TOLERANCE)
+    assert [line.partition(":")[0] for line in told] == ["round 0", "round 1"]
