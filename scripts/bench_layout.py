@@ -39,7 +39,7 @@ def main() -> None:
         images = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
         dense = torchvision.models.get_model(name, weights=None).eval().to(memory_format=torch.channels_last)
         left = pruned_by_torch_pruning(dense, images)
-        stray = stray_weights(left)
+        stray = stray_weights(left, (images,))
         networks = {"dense": dense, "as the pruner leaves it": left}
         networks = {key: deployed(net, images) for key, net in networks.items()}
         networks["channels last again"] = copy.deepcopy(networks["as the pruner leaves it"]).to(

@@ -23,7 +23,7 @@ def stray_weights(model: nn.Module, inputs: tuple[Tensor, ...] = ()) -> tuple[st
     """Names of contiguous weights in a network that runs channels last, as its inputs or its other weights say.
 
     cuDNN and oneDNN rearrange each of them at every call (benchmarks/layout.json). Cutting channels by index, as
-    Torch-Pruning does, leaves such weights.
+    Torch-Pruning does, leaves such weights. A 1x1 kernel holds its numbers in one order in both formats, and never strays.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).to(memory_format=torch.channels_last)
     >>> net[1].weight.data = net[1].weight.data.contiguous()
@@ -33,8 +33,7 @@ def stray_weights(model: nn.Module, inputs: tuple[Tensor, ...] = ()) -> tuple[st
     weights = {name: p for name, p in model.named_parameters() if p.dim() in LAST}
     if not any(map(lies_channels_last, [*inputs, *weights.values()])):
         return ()
-    decided = {name: p for name, p in weights.items() if _strides(p) != _strides(p, LAST[p.dim()])}
-    return tuple(name for name, p in decided.items() if not lies_channels_last(p))
+    return tuple(name for name, p in weights.items() if not p.is_contiguous(memory_format=LAST[p.dim()]))
 
 
 def _strides(tensor: Tensor, order: torch.memory_format = torch.contiguous_format) -> tuple[int, ...]:
