@@ -13,7 +13,7 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 #: page -> the fewest blocks it must have
-PAGES = {"docs/wrap-your-pipeline.md": 8, "docs/quickstart.md": 3, "README.md": 1}
+PAGES = {"docs/wrap-your-pipeline.md": 8, "docs/doctor.md": 1, "docs/quickstart.md": 3, "README.md": 1}
 
 
 def blocks_of(page: str, text: str, info: str = "python") -> list[tuple[str, str]]:
