@@ -54,6 +54,17 @@ class Replay:
                 yield self.recorded[self.visits[shape] - 1].sample(shape)
 
 
+def halves(recorded: tailprune.LatencyTable) -> tuple[tailprune.LatencyTable, tailprune.LatencyTable]:
+    """Every other reading of each sample, and the rest: two visits under the same conditions."""
+    found = (
+        tailprune.LatencyTable.in_memory(recorded.environment),
+        tailprune.LatencyTable.in_memory(recorded.environment),
+    )
+    for start, half in enumerate(found):
+        half.add_many(dataclasses.replace(sample, times_us=sample.times_us[start::2]) for sample in recorded.samples())
+    return found
+
+
 def on_cells(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
     """Every in x out cell (multiples of 8) proposed from lines, against its true latency; rank one beside it."""
     errors: list[float] = []

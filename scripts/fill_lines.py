@@ -1,6 +1,6 @@
-"""The out-lines of real layers that filling is judged on, on the CPU that is here: swept in full twice, filled once.
+"""The out-lines of real layers that filling is judged on, on the CPU that is here: swept in full twice, filled at two granules.
 
-    python -m scripts.fill_lines first WORK     # then second, then live; each goes on where it was stopped
+    python -m scripts.fill_lines first WORK     # then second, live, live_coarse; each goes on where it was stopped
 
 Writes WORK/NAME.db and, once complete, benchmarks/cpu/fill_NAME.csv.gz with every raw time. Nothing else should run
 meanwhile. `scripts/bench_fill.py` reads the results.
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import tailprune
+from scripts.fill_cells import GRANULE
 from scripts.record import ROOT
 from tailprune.core.graph import ChannelGroup, Layer, WidthExpr
 from tailprune.filling import group_line, measure_missing
@@ -38,7 +39,7 @@ LAYERS = (
 )
 #: Widths of a line at most: wider layers are swept at every 2nd, 4th or 8th channel.
 MOST_WIDTHS = 192
-NAMES = ("first", "second", "live")
+NAMES = ("first", "second", "live", "live_coarse")
 
 
 def lines(granule: int | None = None) -> tailprune.ModelGraph:
@@ -66,7 +67,8 @@ def lines(granule: int | None = None) -> tailprune.ModelGraph:
 def main(name: str, work: Path) -> None:
     if name not in NAMES:
         raise SystemExit(f"Unknown sweep {name!r}; allowed: {', '.join(NAMES)}.")
-    graph, timer = lines(), tailprune.DeviceTimer("cpu", l2="warm")
+    graph = lines(GRANULE if name == "live_coarse" else None)
+    timer = tailprune.DeviceTimer("cpu", l2="warm")
     started = time.monotonic()
 
     def progress(done: int, total: int, what: str) -> None:
@@ -74,7 +76,7 @@ def main(name: str, work: Path) -> None:
             print(f"{done} of {total}, {time.monotonic() - started:.0f} s", flush=True)
 
     with tailprune.LatencyTable.open(work / f"{name}.db", environment=timer.environment) as table:
-        if name == "live":
+        if name.startswith("live"):
             print(tailprune.fill_table(table, graph, timer, progress=progress).summary())
         else:
             shapes = [s for group in graph.groups for w in group.grid for _, s in group_line(graph, group.id, w)]
