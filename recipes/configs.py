@@ -88,11 +88,18 @@ class RunConfig:
     latency_batch: int = 32  # images per call that the plan is made for
     latency_dtype: str | None = None  # what the network is deployed in; None: float16 on CUDA, float32 on a CPU
     precision: float = 0.02  # half-width of a median at which a shape has settled, as a share
+    most_visits: int = 25  # of a shape that does not settle
     score_batches: int = 16  # of tune.batch images, for taylor
     only_images: int | None = None  # of the training and of the test images; for short forms
 
     def __post_init__(self) -> None:
-        for name, low, high in (("ratio", 0, 0.99), ("steps", 1, 100), ("reach", 1, 100), ("latency_batch", 1, 65_536)):
+        for name, low, high in (
+            ("ratio", 0, 0.99),
+            ("steps", 1, 100),
+            ("reach", 1, 100),
+            ("latency_batch", 1, 65_536),
+            ("most_visits", 6, 1000),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise RecipeError(f"{name} must lie in {low}..{high}, got {getattr(self, name)!r}.")
         if self.goal not in ("faster", "better"):
@@ -120,7 +127,7 @@ class RunConfig:
         return dataclasses.replace(
             self, name=f"{self.name} (short)", dense=self.dense and brief(self.dense), tune=brief(self.tune),
             sparse=self.sparse and brief(self.sparse), only_images=images, score_batches=16,
-            latency_batch=min(self.latency_batch, 8), precision=0.1,
+            latency_batch=min(self.latency_batch, 8), precision=0.1, most_visits=6,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 #   GPUS=1 bash recipes/mobilenet_imagenet.sh --data imagenet:DIR --weights my.safetensors --epochs 30
 set -euo pipefail
 cd "$(dirname "$0")/.."
-GPUS="${GPUS:-$("${PYTHON:-python}" -c 'import torch; print(max(torch.cuda.device_count(), 1))')}"
-exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m recipes.road mobilenet-imagenet \
+[ -n "${PYTHON:-}" ] || source scripts/setup.sh demo # PYTHON=python: the environment that is there
+GPUS="${GPUS:-$("$PYTHON" -c 'import torch; print(max(torch.cuda.device_count(), 1))')}"
+exec "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m recipes.road mobilenet-imagenet \
     --device cuda --weights torchvision --out runs/mobilenet-imagenet "$@"

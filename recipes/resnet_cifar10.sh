@@ -5,5 +5,6 @@
 #   bash recipes/resnet_cifar10.sh --data cifar10:DIR --weights resnet20.pt --short   # to see it run: about a minute on one core
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[ -n "${PYTHON:-}" ] || source scripts/setup.sh demo # PYTHON=python: the environment that is there
 RUN="${RUN:-resnet20-cifar10}"
-exec "${PYTHON:-python}" -m recipes.road "$RUN" --out "runs/$RUN" "$@"
+exec "$PYTHON" -m recipes.road "$RUN" --out "runs/$RUN" "$@"

@@ -180,7 +180,7 @@ def _plan(
     dtype = config.deployed_dtype(device.type)
     # the dense network's state of the caches for every step: they share a table
     within = tailprune.trace_model(dense, example, dtype=dtype)
-    timer = tailprune.DeviceTimer(device, precision=config.precision).within(within)
+    timer = tailprune.DeviceTimer(device, precision=config.precision, max_visits=config.most_visits).within(within)
     table = tailprune.LatencyTable.open(out / f"latency-{device.type}.db", environment=timer.environment)
     pruner = tailprune.TailAwarePruner(
         host, latency=table, timer=timer, goal=config.goal, reach=config.reach, dtype=dtype

@@ -36,9 +36,10 @@ from recipes.models import build_model, save_weights
 from recipes.progress import EpochReport
 from recipes.race import Course, Planner, Scope, better, bring_to, faster, host, multiple
 from scripts.accuracy_figures import NETWORKS, TARGETS, Key, publish, read_rows
-from tailprune.timing import l2_for
 
 BATCH = 32
+#: Of one width among thousands: aims are corrected by whole networks as measured.
+PRECISION, MOST_VISITS = 0.05, 6
 #: Who is pruned, by the name of its model in recipes.models.
 MODELS = {"resnet20": RESNET20_CIFAR10.model, "mobilenetv2": MOBILENETV2_CIFAR10.model}
 #: Images of the short fine-tune, seen once: 400 steps. Two shared cores allow no more for so many networks.
@@ -89,13 +90,17 @@ def taylor_scores(
     return scores
 
 
-def plan(course: Course, images: ImageSet, folder: Path, rounds: int) -> None:
+def plan(
+    course: Course, images: ImageSet, folder: Path, rounds: int, shares: Sequence[float], methods: Sequence[str]
+) -> None:
     """Plan files and one interleaved measurement of all of them; what is there already is not made again."""
-    there = {name for _, name in saved_plans(folder)}
-    missing = {name: make for name, make in planners(course, images).items() if name not in there}
-    found = bring_to(course, missing, list(TARGETS), say=lambda line: print(line, flush=True)) if missing else {}
-    for (share, name), one in found.items():
-        one.save(_plan_file(folder, share, name))
+    there = saved_plans(folder)
+    every = {name: make for name, make in planners(course, images).items() if name.startswith(tuple(methods))}
+    for share in shares:
+        missing = {name: make for name, make in every.items() if (share, name) not in there}
+        found = bring_to(course, missing, [share], say=lambda line: print(line, flush=True))
+        for (_, name), one in found.items():
+            one.save(_plan_file(folder, share, name))
     plans = saved_plans(folder)
     timings = course.measure({f"{share} {name}": p for (share, name), p in plans.items()}, rounds=rounds)
     with (folder / "times.csv").open("w", newline="") as file:
@@ -104,13 +109,16 @@ def plan(course: Course, images: ImageSet, folder: Path, rounds: int) -> None:
         writer.writerows([name, i, us] for name, times in timings.times_us.items() for i, us in enumerate(times))
 
 
-def train(dense: nn.Module, images: ImageSet, folder: Path, seeds: Sequence[int]) -> None:
-    """One row for every plan and seed that has none yet; seeds outermost, so that any part of it is balanced."""
+def train(dense: nn.Module, images: ImageSet, folder: Path, seeds: Sequence[int], shares: Sequence[float]) -> None:
+    """One row for every plan and seed that has none yet; seeds outermost, so that any part of it is balanced.
+
+    Two processes may share the work by shares of the latency.
+    """
     part = images.part(IMAGES).tested_on(TEST)
     path = folder / "accuracy.csv"
     done = {(float(row["share"]), row["network"], int(row["seed"])) for row in read_rows(path)}
     teacher, plans = RememberedTeacher(dense), saved_plans(folder)
-    jobs = [(seed, share, name) for seed in seeds for name in NETWORKS for share in TARGETS if (share, name) in plans]
+    jobs = [(seed, share, name) for seed in seeds for name in NETWORKS for share in shares if (share, name) in plans]
     for seed, share, name in jobs:
         if (share, name, seed) in done:
             continue
@@ -173,6 +181,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--shares", type=float, nargs="*", default=[*TARGETS])
+    parser.add_argument("--methods", nargs="*", default=["host", "multiple", "tailprune"], help="how their names start")
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -185,7 +195,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     dense = dense_network(args.net, args.weights, args.device)
     if args.verb == "train":
-        train(dense, images, args.work, args.seeds)
+        train(dense, images, args.work, args.seeds, args.shares)
         return
     graph = tailprune.trace_model(dense, images.example(BATCH), name=args.net)
     if args.verb == "record":
@@ -197,10 +207,17 @@ def main() -> None:
         publish(args.net, graph, evaluate(dense, images), saved_plans(args.work), args.work, notes=notes)
         return
     example = images.example(BATCH)
-    timer = tailprune.DeviceTimer(args.device, l2=l2_for(graph) if args.device == "cpu" else None)
+    timer = tailprune.DeviceTimer(args.device, precision=PRECISION, max_visits=MOST_VISITS).within(graph)
     table = tailprune.LatencyTable.open(args.work / "latency.db", environment=timer.environment)
     print(tailprune.fill_table(table, graph, timer).summary(), flush=True)
-    plan(Course(dense=dense, example=example, graph=graph, table=table, timer=timer), images, args.work, args.rounds)
+    plan(
+        Course(dense=dense, example=example, graph=graph, table=table, timer=timer),
+        images,
+        args.work,
+        args.rounds,
+        args.shares,
+        args.methods,
+    )
 
 
 if __name__ == "__main__":

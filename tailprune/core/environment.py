@@ -32,7 +32,7 @@ class Environment:
     power_mode: str = ""
     runtime: str = "eager"  # eager | cuda-graph | compile | onnxruntime | imported | simulated
     fusion: str = "norm folded"
-    l2: str = "warm"  # warm | cold | the MiB of other work between two calls, such as "16 MiB"
+    l2: str = "warm"  # warm | cold | the MiB of other work since a layer's weights were last used, such as "16 MiB"
     tf32: bool = False
     autotuning: bool = False
     threads: int = 1

@@ -20,12 +20,11 @@ NEIGHBOURS = tuple(
                padding_hw=(kernel // 2, kernel // 2), epilogue=("bias", "add", "relu"))
     for inputs, outputs, side, kernel in ((64, 64, 16, 3), (40, 72, 16, 1), (128, 128, 8, 3), (24, 96, 32, 1))
 )  # fmt: skip
-#: Share of a network's working set that is read between two calls of one of its layers: chosen from benchmarks/between.csv,
-#: on one CPU with 1 MiB of L2 a core and a shared L3 of 32 MiB. All of it would be read by a cache that forgets what was
-#: used longest ago; a shared L3 keeps some of it, and drops some early.
-SHARE = 0.5
-#: Steps of that reading, few enough that networks of one size share a table, and the most: then no cache keeps anything.
-STEP_MIB, MOST_MIB = 4, 64
+#: Read between two calls of a layer: sixteen times the L2 of the core this was measured on. From 4 to 64 MiB sums of layers stay the
+#: same within noise (benchmarks/between.csv), since weights that have left the L2 wait in the L3 or behind it either way.
+FORGOTTEN_MIB = 16
+#: Networks with a smaller working set keep their weights near the core: there nothing is read (benchmarks/between.csv, "slim").
+SMALL_MIB = 4
 #: More than the L3 that one core gets of any CPU known to us.
 RING_MIB = 128
 _MIB = re.compile(r"(0|[1-9][0-9]{0,3}) MiB")
@@ -34,32 +33,39 @@ _MIB = re.compile(r"(0|[1-9][0-9]{0,3}) MiB")
 def l2_for(graph: ModelGraph) -> str:
     """In which cache state should layers be timed, so that their sum is this network on a CPU?
 
-    The working set of one forward pass, sum of weights + (inputs + outputs) / 2 (one layer's output is the next one's
-    input), decides how much other work lies between two calls of a layer. An answer for `DeviceTimer(l2=...)`; a table
-    holds one such state, so ask with the dense network.
+    A network whose working set in one forward pass, sum of weights + (inputs + outputs) / 2 (one layer's output is the next
+    one's input), is 4 MiB or more has forgotten a layer's weights when it comes back to them: "16 MiB"; a smaller one has not:
+    "0 MiB". An answer for `DeviceTimer(l2=...)`; a table holds one such state, so ask with the dense network.
     """
     mib = 0.0
     for layer, shape in graph.shapes_at():
         weights = shape.num_parameters * DTYPE_BYTES[shape.dtype]
         mib += (weights + layer.calls * (shape.num_bytes - weights) / 2) / 2**20
-    return f"{min(round(SHARE * mib / STEP_MIB) * STEP_MIB, MOST_MIB)} MiB"
+    return f"{FORGOTTEN_MIB if mib >= SMALL_MIB else 0} MiB"
 
 
 class OtherWork:
-    """Reads `mib` of numbers, runs the neighbours, then reads the timed block's inputs, as the layer before it wrote them.
+    """What a pass through the rest of a network does between two calls of a block, in two parts with a call of its spare between.
 
-    Weights are then where a pass through the rest of a network leaves them, inputs are warm, code is cold. Each call reads
-    the next part of a ring, so that no part of it is still cached: one part read again and again would stay in the L3,
-    or not, as other programs please, and times would jump with that.
+    `forget` reads `mib` of numbers: weights that were not used since are then where the network's are. `arrive` runs the
+    neighbours and reads the timed block's inputs, as the layer before it wrote them. Reading evicts code, too, which a network does
+    not: code is small, and stays in the L3. So the spare, the same block with weights of its own, is called behind it: it brings the
+    code back, and leaves the timed weights alone. Where nothing is read (a small network) weights stay warm.
+
+    Each time the next part of a ring is read, so that no part of it is still cached: one part read again and again would stay in
+    the L3, or not, as other programs please, and times would jump with that.
     """
 
     def __init__(self, mib: int, bank: RandomBank) -> None:
+        self.mib = mib
         ring = bank.scratch(max(RING_MIB, 2 * mib) * 2**20 if mib else 0)
         self._parts = itertools.cycle(ring.split(mib * 2**18))  # float32
         self._neighbours = [build_block(shape, bank) for shape in NEIGHBOURS]
 
-    def __call__(self, inputs: Sequence[Tensor]) -> None:
+    def forget(self) -> None:
         next(self._parts).sum()
+
+    def arrive(self, inputs: Sequence[Tensor]) -> None:
         for block in self._neighbours:
             block()
         for tensor in inputs:

@@ -20,10 +20,12 @@ WARMUPS = 3
 class EventClock:
     """Two events around plain calls: launch gaps are in, where the host is slower than the device."""
 
+    wants_spare = False
+
     def __init__(self, device: torch.device, flush: L2Flush | None = None) -> None:
         self.device, self.flush = device, flush
 
-    def prepare(self, call: Call, inputs: Sequence[Tensor]) -> Prepared:
+    def prepare(self, call: Call, inputs: Sequence[Tensor], spare: Call | None = None) -> Prepared:
         for _ in range(WARMUPS):
             call()
         calls = calls_per_reading(between_events(call, self.device), MIN_READING_US)
@@ -34,13 +36,15 @@ class EventClock:
 class GraphClock:
     """A captured CUDA graph of as many calls as a reading needs, replayed between two events: launch gaps are out."""
 
+    wants_spare = False
+
     def __init__(self, device: torch.device, flush: L2Flush | None = None) -> None:
         self.device, self.flush = device, flush
         self._stream = torch.cuda.Stream(device)
         #: Shared: a replay leaves nothing that another one reads, so all graphs may use the same activations' memory.
         self._pool = torch.cuda.graph_pool_handle()
 
-    def prepare(self, call: Call, inputs: Sequence[Tensor]) -> Prepared:
+    def prepare(self, call: Call, inputs: Sequence[Tensor], spare: Call | None = None) -> Prepared:
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             for _ in range(WARMUPS):

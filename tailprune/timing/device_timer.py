@@ -40,7 +40,7 @@ class DeviceTimer:
     settle is flagged unstable, one that the device cannot run is a sample without times, flagged with the reason noted.
     `runtime` is "eager", "compile" or "onnxruntime" on a CPU, "cuda-graph" (launch gaps out, the default), "eager" (in) or
     "compile" on CUDA. `l2` is the state of the caches before each call: "warm" or "cold" on CUDA; on a CPU "warm", or the
-    MiB of other work since the last call. What a network needs, so that sums of its layers are the network, `within` knows:
+    MiB of other work since its weights were last used. What a network needs, so that sums of its layers are the network, `within` knows:
     `DeviceTimer("cpu").within(graph)`. With `tf32` float32 shapes may use TF32 as well; tf32 shapes always do. Nothing of the process is left changed but the C
     allocator, which keeps freed memory from then on (`machine.keep_freed_memory`).
 
@@ -124,7 +124,7 @@ class DeviceTimer:
                 rule=self.rule,
                 notebook=notebook,
                 most_alive=self.most_alive,
-                most_bytes=SHARE_FOR_WEIGHTS * available_bytes(self.device),
+                most_bytes=SHARE_FOR_WEIGHTS * available_bytes(self.device) / self._runtime.copies,
             )
 
     def _pinned(self, tf32: bool) -> AbstractContextManager[None]:

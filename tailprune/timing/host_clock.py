@@ -30,16 +30,24 @@ class HostClock:
     def __init__(self, between: OtherWork | None = None) -> None:
         self.between = between
 
-    def prepare(self, call: Call, inputs: Sequence[Tensor]) -> Prepared:
+    @property
+    def wants_spare(self) -> bool:
+        """Whether a copy of the block, with weights of its own, should make the untimed calls."""
+        return self.between is not None and self.between.mib > 0
+
+    def prepare(self, call: Call, inputs: Sequence[Tensor], spare: Call | None = None) -> Prepared:
+        untimed = spare or call
         for _ in range(WARMUPS):
             call()
         calls = 1 if self.between else calls_per_reading(_timed(call, 1), MIN_READING_US)
 
         def read() -> Reading:
             for _ in range(TAKES):
-                call()  # refills oneDNN's primitive cache
                 if self.between:
-                    self.between(inputs)
+                    self.between.forget()
+                untimed()  # refills oneDNN's primitive cache
+                if self.between:
+                    self.between.arrive(inputs)
                 before = preemptions()
                 us = _timed(call, calls)
                 disturbed = preemptions() > before

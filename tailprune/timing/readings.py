@@ -34,7 +34,11 @@ class Prepared:
 class Clock(Protocol):
     """Reads calls on one kind of device. Runs inside `machine.pinned`."""
 
-    def prepare(self, call: Call, inputs: Sequence[Tensor]) -> Prepared: ...
+    @property
+    def wants_spare(self) -> bool:
+        """Whether `prepare` should be given a second call, of a copy of the module with weights of its own."""
+
+    def prepare(self, call: Call, inputs: Sequence[Tensor], spare: Call | None = None) -> Prepared: ...
 
 
 def calls_per_reading(call_us: float, min_reading_us: float) -> int:

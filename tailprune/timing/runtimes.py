@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,8 +34,14 @@ class Runtime:
     clock: Clock
     version: str = ""
 
+    @property
+    def copies(self) -> int:
+        """How many times a module's weights are held while it is timed."""
+        return 2 if self.clock.wants_spare else 1
+
     def prepare(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Prepared:
-        return self.clock.prepare(self.deploy(module, inputs), inputs)
+        spare = self.deploy(copy.deepcopy(module), inputs) if self.clock.wants_spare else None
+        return self.clock.prepare(self.deploy(module, inputs), inputs, spare)
 
 
 def eager_call(module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:

@@ -1,12 +1,15 @@
-"""The CPU's reading: one untimed call, the other work of a network, the timed call; again where the core was taken away."""
+"""The CPU's reading: what a network does between two calls of a layer, then the timed call; again where the core was taken away."""
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from tailprune.core.errors import InvalidShape
 from tailprune.core.graph import Layer, ModelGraph, WidthExpr
@@ -16,6 +19,7 @@ from tailprune.timing.between import NEIGHBOURS, OtherWork, other_work
 from tailprune.timing.host_clock import TAKES, HostClock
 from tailprune.timing.random_data import RandomBank
 from tailprune.timing.readings import MAX_CALLS, calls_per_reading
+from tailprune.timing.runtimes import Runtime
 
 
 class Noted:
@@ -37,15 +41,56 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return []
 
 
-def test_other_work_runs_between_the_untimed_and_the_one_timed_call(log: list[str]) -> None:
-    prepared = HostClock(Noted(log, "other work")).prepare(Noted(log, "block"), [])
+def noted_work(log: list[str], mib: int) -> SimpleNamespace:
+    return SimpleNamespace(mib=mib, forget=Noted(log, "forget"), arrive=Noted(log, "arrive"))
+
+
+def test_a_spare_brings_the_code_back_and_leaves_the_timed_weights_forgotten(log: list[str]) -> None:
+    clock = HostClock(noted_work(log, 4))
+    prepared = clock.prepare(Noted(log, "block"), [], Noted(log, "spare"))
     assert log == ["block"] * (prepared.warmups - 1)
     log.clear()
     reading = prepared.read()
-    assert log == ["block", "other work", "block"], "a second timed call would find its weights warm"
+    assert log == ["forget", "spare", "arrive", "block"], "a second timed call would find its weights warm"
+    assert clock.wants_spare
     assert prepared.calls == 1
     assert reading.us > 0
     assert not reading.disturbed
+
+
+def test_a_small_network_finds_its_weights_warm(log: list[str]) -> None:
+    clock = HostClock(noted_work(log, 0))
+    prepared = clock.prepare(Noted(log, "block"), [])
+    log.clear()
+    prepared.read()
+    assert log == ["forget", "block", "arrive", "block"]
+    assert not clock.wants_spare
+    assert not HostClock().wants_spare
+
+
+def test_the_spare_is_a_copy_with_weights_of_its_own() -> None:
+    deployed: list[nn.Module] = []
+
+    class Clock:
+        wants_spare = True
+
+        def prepare(self, call: object, inputs: object, spare: object = None) -> tuple[object, object]:
+            return call, spare
+
+    def deploy(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:
+        deployed.append(module)
+        return id(module)
+
+    module = nn.Linear(4, 4)
+    runtime = Runtime(name="eager", l2="4 MiB", deploy=deploy, clock=Clock())
+    call, spare = runtime.prepare(module, ())
+    first, second = deployed
+    assert {call, spare} == {id(first), id(second)}
+    assert call == id(module)
+    assert first.weight.data_ptr() != second.weight.data_ptr()
+    assert torch.equal(first.weight, second.weight)
+    assert runtime.copies == 2
+    assert dataclasses.replace(runtime, clock=HostClock()).copies == 1
 
 
 def test_warm_calls_follow_each_other_several_to_a_reading(log: list[str]) -> None:
@@ -65,7 +110,7 @@ def test_a_disturbed_reading_is_taken_again(
 ) -> None:
     answers = iter(counts)
     monkeypatch.setattr(host_clock, "preemptions", lambda: next(answers))
-    prepared = HostClock(Noted([], "other work")).prepare(Noted(log, "block"), [])
+    prepared = HostClock(noted_work([], 0)).prepare(Noted(log, "block"), [])
     log.clear()
     assert prepared.read().disturbed is disturbed
     assert len(log) == 2 * takes
@@ -78,7 +123,7 @@ def test_short_calls_are_read_several_at_a_time() -> None:
     assert calls_per_reading(0.0, 20.0) == MAX_CALLS
 
 
-def test_other_work_reads_another_part_each_time_then_the_neighbours_then_the_inputs(
+def test_other_work_forgets_another_part_each_time_then_neighbours_run_and_inputs_arrive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log: list[str] = []
@@ -92,7 +137,8 @@ def test_other_work_reads_another_part_each_time_then_the_neighbours_then_the_in
     monkeypatch.setattr(between, "build_block", lambda shape, bank: Noted(log, "neighbour"))
     work = OtherWork(5, Bank())
     for _ in range(4):
-        work([Noted(log, "input")])
+        work.forget()
+        work.arrive([Noted(log, "input")])
     visits = [[part, *["neighbour"] * len(NEIGHBOURS), "input"] for part in ("part 0", "part 1", "part 2", "part 0")]
     assert log == [step for visit in visits for step in visit]
 
@@ -124,22 +170,22 @@ def test_no_other_state_is_known(l2: str) -> None:
 def test_a_larger_network_has_no_less_other_work(one: int, other: int) -> None:
     read = [int(l2_for(graph).split()[0]) for graph in map(perceptron, sorted((one, other)))]
     assert read == sorted(read)
-    assert set(read) <= set(range(0, between.MOST_MIB + 1, between.STEP_MIB))
 
 
 def test_the_working_set_is_weights_and_every_activation_once() -> None:
-    assert l2_for(perceptron(500)) == "0 MiB"  # 1 MB of weights
-    assert l2_for(perceptron(1200)) == "4 MiB"  # 5.5 MiB
-    assert l2_for(perceptron(2200)) == "8 MiB"  # 18.5 MiB
-    assert l2_for(perceptron(3000)) == "16 MiB"  # 34 MiB
-    assert l2_for(perceptron(6000)) == "64 MiB"  # 137 MiB
-    assert l2_for(perceptron(500).at_batch(8192)) == "8 MiB"  # 15.6 MiB in, as much out
+    assert l2_for(perceptron(1000)) == "0 MiB"  # 3.8 MiB of weights
+    assert l2_for(perceptron(1030)) == "16 MiB"  # 4.05 MiB
+    assert l2_for(perceptron(6000)) == "16 MiB"
+    assert l2_for(perceptron(500).at_batch(1500)) == "0 MiB"  # 1 MiB of weights, 2.9 in, as much out
+    assert l2_for(perceptron(500).at_batch(1700)) == "16 MiB"  # 3.2 in, as much out
 
 
 def test_reading_nothing_still_runs_neighbours_and_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
     monkeypatch.setattr(between, "build_block", lambda shape, bank: Noted(log, "neighbour"))
-    OtherWork(0, RandomBank("cpu"))([Noted(log, "input")])
+    work = OtherWork(0, RandomBank("cpu"))
+    work.forget()
+    work.arrive([Noted(log, "input")])
     assert log == ["neighbour"] * len(NEIGHBOURS) + ["input"]
 
 

@@ -162,7 +162,7 @@ def test_rounds_in_which_other_work_took_the_core_are_left_out_once_enough_other
 def test_crowded_rounds_are_those_with_a_disturbed_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = itertools.count()
 
-    def prepare(self: HostClock, call: object, inputs: object) -> Prepared:
+    def prepare(self: HostClock, call: object, inputs: object, spare: object) -> Prepared:
         return Prepared(read=lambda: Reading(1.0, next(turns) in (3, 8, 9)), warmups=1, calls=1)
 
     monkeypatch.setattr(HostClock, "prepare", prepare)
