@@ -55,6 +55,9 @@ DENSE = FinetuneConfig(
     epochs=3, batch=64, learning_rate=0.05, warmup_epochs=0.3, weight_decay=1e-4, label_smoothing=0.0, precision="bfloat16"
 )  # fmt: skip
 
+#: What a reader must know of dense networks that were trained here.
+DENSE_NOTES = {"mobilenetv2": (f"dense network from random weights: {DENSE}",)}
+
 
 def planners(course: Course, images: ImageSet) -> dict[str, Planner]:
     """Everyone who competes: unrounded hosts, and rivals and tailprune from two of them."""
@@ -203,6 +206,7 @@ def main() -> None:
             f"fine-tune: {IMAGES:,} training images seen once, with {CONFIG}",
             f"accuracy on {TEST:,} test images: standard error 0.7 points at 50 %, the same images for every network",
             f"measured at batch {BATCH}",
+            *DENSE_NOTES.get(args.net, ()),
         )
         publish(args.net, graph, evaluate(dense, images), saved_plans(args.work), args.work, notes=notes)
         return

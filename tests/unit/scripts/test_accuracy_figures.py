@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.accuracy_figures import Reached, host_curve, leads, most_time_beyond_host
+from scripts.accuracy_figures import Reached, host_curve, host_curves, leads, most_time_beyond_host
 
 HOST, OURS, MULTIPLE = "host l1 local", "tailprune better l1 local", "multiple of 8 l1 local"
 REACHED = {
@@ -21,6 +21,10 @@ def test_a_host_is_read_off_its_curve_at_our_own_time() -> None:
     assert CURVE == [(0.36, 60.0), (0.5, 76.0), (1.0, 92.0)]
     assert REACHED[0.5, OURS].above(CURVE) == pytest.approx(79.0 - (76.0 + 16.0 * 0.1))
     assert REACHED[0.35, OURS].above(CURVE) == pytest.approx(70.0 - 68.0)
+
+
+def test_a_host_that_was_not_trained_has_no_curve() -> None:
+    assert host_curves(REACHED, 92.0) == {HOST: CURVE}
 
 
 def test_multiples_and_ours_are_compared_by_their_leads_over_the_host() -> None:
