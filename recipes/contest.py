@@ -126,8 +126,9 @@ def assemble(arena: Arena, ratio: float) -> tuple[list[Contestant], Tailored]:
 
 
 def deployed(model: nn.Module, example: torch.Tensor) -> nn.Module:
-    """The network as it would be served: eval mode, norms folded."""
-    return tailprune.fold_norms(model, tailprune.trace_model(model, example))
+    """The network as it would be served: eval mode, norms folded, channels last."""
+    folded = tailprune.fold_norms(model, tailprune.trace_model(model, example))
+    return folded.to(memory_format=torch.channels_last)
 
 
 def kept_weights(folder: Path, contestant: Contestant) -> Path:
