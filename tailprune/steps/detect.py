@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -12,11 +13,17 @@ import numpy as np
 from ..core.errors import InvalidShape
 from .curve import LatencyCurve
 from .noise import point_noise_us
+from .recurrence import recurring_gaps
 from .segment import Floats, PieceCosts, best_partition
 from .staircase import EdgeVerdict, Plateau, Staircase
 
 #: A jump below this many standard errors is not even ambiguous.
 DOUBT_SIGMAS = 3.0
+#: Where a step recurs at every multiple of a period, one is expected: fewer standard errors leave it in doubt, and a break costs
+#: no search for its place.
+EXPECTED_SIGMAS = 2.0
+#: What a break costs in log-likelihood ratio x 2: its place has to be sought, and it has a level of its own.
+PLACE, LEVEL = DOUBT_SIGMAS**2, 3.0
 #: Points on either side of an edge that its size is judged by: local, because a plateau need not be one straight line.
 NEIGHBOURHOOD = 24
 #: Model error of a plateau as a share of `min_riser`: wiggles this small are no reason for a break.
@@ -62,11 +69,14 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     costs = PieceCosts(x, y, sigma)
     gaps = max(len(curve) - 1, 1)
     k = max(NormalDist().inv_cdf(1 - (1 - confidence) / (2 * gaps)), DOUBT_SIGMAS)
-    penalty = DOUBT_SIGMAS**2 + 3.0
-    prior = _SlopePrior.of(costs, best_partition(costs, penalty))
+    recurring = recurring_gaps(x, y, curve.granule, WIGGLE * min_riser * float(np.median(y)))
+    penalty = np.full(len(curve), PLACE + LEVEL)
+    penalty[list(recurring)] = LEVEL
+    treads = [0, *sorted(recurring)]
+    prior = _SlopePrior.of(costs, treads, 2) if recurring else _SlopePrior.of(costs, best_partition(costs, penalty), 3)
     pieces = best_partition(costs, penalty, slope=prior.mean, precision=prior.precision)
     sizes = _Jumps(costs, prior, pieces)
-    starts = _joined(pieces, sizes, len(curve))
+    starts = _joined(pieces, sizes, len(curve), recurring)
     stops = [*starts[1:], len(curve)]
     jumps = [sizes.at(*bounds) for bounds in zip(starts, stops, stops[1:], strict=False)]
     plateaus = []
@@ -128,9 +138,10 @@ class _SlopePrior:
     precision: float
 
     @classmethod
-    def of(cls, costs: PieceCosts, starts: list[int]) -> _SlopePrior:
-        """Random-effects mean over the pieces (DerSimonian & Laird 1986): short plateaus borrow from the long ones."""
-        fits = [costs.fit(a, b) for a, b in zip(starts, [*starts[1:], len(costs.x)], strict=True) if b - a > 2]
+    def of(cls, costs: PieceCosts, starts: list[int], fewest: int) -> _SlopePrior:
+        """Random-effects mean over the pieces of `fewest` points or more (DerSimonian & Laird 1986): short plateaus borrow
+        from the long ones."""
+        fits = [costs.fit(a, b) for a, b in zip(starts, [*starts[1:], len(costs.x)], strict=True) if b - a >= fewest]
         slope = np.array([fit[2] for fit in fits])
         spread = np.array([fit[4] for fit in fits])
         total = float(spread.sum())
@@ -181,23 +192,25 @@ def _is_lone(jumps: list[_Jump], starts: list[int], stops: list[int], index: int
     return abs(there + back) < 0.5 * min(abs(there), abs(back))
 
 
-def _joined(pieces: list[int], sizes: _Jumps, count: int) -> list[int]:
+def _joined(pieces: list[int], sizes: _Jumps, count: int, recurring: Collection[int]) -> list[int]:
     """The pieces with those joined between which nothing jumps that noise could not do, weakest first."""
     starts = list(pieces)
 
-    def sigmas(i: int) -> float:
+    def strength(i: int) -> float:
+        """Standard errors of the jump, in units of those that it must have."""
         stop = starts[i + 1] if i + 1 < len(starts) else count
-        return sizes.at(starts[i - 1], starts[i], stop).sigmas
+        needed = EXPECTED_SIGMAS if starts[i] in recurring else DOUBT_SIGMAS
+        return sizes.at(starts[i - 1], starts[i], stop).sigmas / needed
 
-    strengths = [math.inf] + [sigmas(i) for i in range(1, len(starts))]
+    strengths = [math.inf] + [strength(i) for i in range(1, len(starts))]
     while len(starts) > 1:
         weakest = min(range(len(starts)), key=strengths.__getitem__)
-        if strengths[weakest] >= DOUBT_SIGMAS:
+        if strengths[weakest] >= 1:
             break
         del starts[weakest], strengths[weakest]
         for i in (weakest - 1, weakest):
             if 0 < i < len(starts):
-                strengths[i] = sigmas(i)
+                strengths[i] = strength(i)
     return starts
 
 

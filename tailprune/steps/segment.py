@@ -67,18 +67,21 @@ class PieceCosts:
         return cost
 
 
-def best_partition(costs: PieceCosts, penalty: float, *, slope: float = 0.0, precision: float = 0.0) -> list[int]:
-    """Starts of the pieces that minimise sum of costs + penalty x pieces (exact dynamic programme)."""
+def best_partition(
+    costs: PieceCosts, penalty: float | Floats, *, slope: float = 0.0, precision: float = 0.0
+) -> list[int]:
+    """Starts of the pieces that minimise the sum of costs and of a penalty for each start (exact dynamic programme)."""
     n = len(costs.x)
+    penalties = np.broadcast_to(penalty, n)
     window = min(WINDOW, n)
     matrix = costs.matrix(window, slope, precision)
     best = np.zeros(n + 1)
     origin = [0] * (n + 1)
     for stop in range(1, n + 1):
         reach = min(window, stop)
-        candidates = matrix[stop - 1, :reach] + best[stop - reach : stop][::-1]
+        candidates = matrix[stop - 1, :reach] + (best[stop - reach : stop] + penalties[stop - reach : stop])[::-1]
         j = int(candidates.argmin())
-        best[stop] = candidates[j] + penalty
+        best[stop] = candidates[j]
         origin[stop] = stop - 1 - j
     starts = []
     stop = n
