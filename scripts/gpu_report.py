@@ -192,9 +192,11 @@ def verdict(found: list[dict[str, Any]]) -> str:
     if gains := [gain for stage in found if (gain := better_gain(stage))]:
         importance, time = (median(values) for values in zip(*gains, strict=True))
         said += [f"`better` keeps {100 * importance:.1f} points more importance at {time:+.1%} time"]
-    crowded = [stage for stage in found if any("other work took the core" in note for note in stage["notes"])]
+    crowded = [stage for stage in found if any("the core was taken or shared" in note for note in stage["notes"])]
     noise = (
-        f" Other work took the core during measurements at {len(crowded)} of {len(found)} ratios." if crowded else ""
+        f" The core was taken or shared during measurements at {len(crowded)} of {len(found)} ratios."
+        if crowded
+        else ""
     )
     return ", ".join(said) + "." + noise
 

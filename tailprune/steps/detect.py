@@ -20,7 +20,7 @@ from .staircase import EdgeVerdict, Plateau, Staircase
 #: A jump below this many standard errors is not even ambiguous.
 DOUBT_SIGMAS = 3.0
 #: Where a step recurs at every multiple of a period, one is expected: fewer standard errors leave it in doubt, and a break costs
-#: no search for its place.
+#: no search for its place. Settled on halves of CPU sweeps (benchmarks/fill.csv); a curve of noise has such an edge once in 300.
 EXPECTED_SIGMAS = 2.0
 #: What a break costs in log-likelihood ratio x 2: its place has to be sought, and it has a level of its own.
 PLACE, LEVEL = DOUBT_SIGMAS**2, 3.0
@@ -52,6 +52,9 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     each clearly on its side. Otherwise it is **ambiguous**: measure again, or measure between. The two edges around a
     single width that leaves its plateau and comes back need twice the standard errors where those are of raw times.
 
+    Where latency steps behind every multiple of a period (`recurring_gaps`), the slope is that of the treads between them,
+    and a step is expected there: it is ambiguous from two standard errors on, not three.
+
     >>> curve = LatencyCurve(widths=tuple(range(1, 65)), latency_us=tuple(10.0 + 4 * ((w - 1) // 16) for w in range(1, 65)),
     ...                      kind="modelled")
     >>> detect_steps(curve).edge_widths
@@ -69,12 +72,9 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     costs = PieceCosts(x, y, sigma)
     gaps = max(len(curve) - 1, 1)
     k = max(NormalDist().inv_cdf(1 - (1 - confidence) / (2 * gaps)), DOUBT_SIGMAS)
-    recurring = recurring_gaps(x, y, curve.granule, WIGGLE * min_riser * float(np.median(y)))
-    penalty = np.full(len(curve), PLACE + LEVEL)
-    penalty[list(recurring)] = LEVEL
-    treads = [0, *sorted(recurring)]
-    prior = _SlopePrior.of(costs, treads, 2) if recurring else _SlopePrior.of(costs, best_partition(costs, penalty), 3)
-    pieces = best_partition(costs, penalty, slope=prior.mean, precision=prior.precision)
+    pieces, prior, recurring = _pieces(
+        costs, recurring_gaps(x, y, curve.granule, WIGGLE * min_riser * float(np.median(y)))
+    )
     sizes = _Jumps(costs, prior, pieces)
     starts = _joined(pieces, sizes, len(curve), recurring)
     stops = [*starts[1:], len(curve)]
@@ -151,6 +151,25 @@ class _SlopePrior:
         freedom = total - float(spread @ spread) / total
         between = (float(spread @ (slope - mean) ** 2) - (len(fits) - 1)) / freedom if freedom > 0 else 0.0
         return cls(mean, 1.0 / (max(between, 0.0) + 1.0 / total))
+
+
+def _pieces(costs: PieceCosts, recurring: frozenset[int]) -> tuple[list[int], _SlopePrior, frozenset[int]]:
+    """Starts of the pieces, how they slope, and the recurring gaps where the curve is best explained by those.
+
+    Found together, the recurring steps need no penalty. But where a free partition explains the curve better even though it
+    pays for each break, there are other steps on the treads, and a slope taken from whole treads would hide them.
+    """
+    free, cost = best_partition(costs, PLACE + LEVEL)
+    if recurring:
+        penalty = np.full(len(costs.x), PLACE + LEVEL)
+        penalty[list(recurring)] = LEVEL
+        prior = _SlopePrior.of(costs, [0, *sorted(recurring)], 2)
+        pieces, together = best_partition(costs, penalty, slope=prior.mean, precision=prior.precision)
+        if together - LEVEL * len(recurring.intersection(pieces)) <= cost:
+            return pieces, prior, recurring
+    prior = _SlopePrior.of(costs, free, 3)
+    pieces, _ = best_partition(costs, PLACE + LEVEL, slope=prior.mean, precision=prior.precision)
+    return pieces, prior, frozenset()
 
 
 class _Jumps:

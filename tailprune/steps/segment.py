@@ -69,8 +69,9 @@ class PieceCosts:
 
 def best_partition(
     costs: PieceCosts, penalty: float | Floats, *, slope: float = 0.0, precision: float = 0.0
-) -> list[int]:
-    """Starts of the pieces that minimise the sum of costs and of a penalty for each start (exact dynamic programme)."""
+) -> tuple[list[int], float]:
+    """Starts of the pieces that minimise the sum of costs and of a penalty for each start (exact dynamic programme), and that
+    sum."""
     n = len(costs.x)
     penalties = np.broadcast_to(penalty, n)
     window = min(WINDOW, n)
@@ -88,4 +89,4 @@ def best_partition(
     while stop:
         stop = origin[stop]
         starts.append(stop)
-    return starts[::-1]
+    return starts[::-1], float(best[n])

@@ -1,4 +1,4 @@
-"""The CPU's clock: one untimed call, the other work of a network, one timed call; again where the core was taken away."""
+"""The CPU's clock: one untimed call, the other work of a network, one timed call; again where the core was not its own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from .between import OtherWork
+from .canary import Canary
 from .machine import preemptions
+from .places import Places
 from .readings import Call, Prepared, Reading, calls_per_reading
 
-#: A reading during which the system took the core is taken again this often in all; a millisecond then nearly always
+#: A reading during which the core was taken away or shared is taken again this often in all; a millisecond then nearly always
 #: gets through between two other processes (Linux runs each for about 3 ms), a tenth of a second never does.
 TAKES = 3
 #: perf_counter_ns and the loop cost about 0.1 us a reading; shorter readings would feel it.
@@ -24,11 +26,13 @@ class HostClock:
     """Reads a call on the CPU by the host's monotonic clock, in the cache state that `between` leaves.
 
     With other work between, a reading is one call: a second one would find everything warm. Without, calls shorter than
-    20 us are read several at a time.
+    20 us are read several at a time. Each reading's output lies in another place. A reading is disturbed where the system took the
+    core meanwhile, or where the core was slow just after it.
     """
 
-    def __init__(self, between: OtherWork | None = None) -> None:
+    def __init__(self, between: OtherWork | None = None, canary: Canary | None = None) -> None:
         self.between = between
+        self.canary = canary or Canary()
 
     @property
     def wants_spare(self) -> bool:
@@ -38,19 +42,23 @@ class HostClock:
     def prepare(self, call: Call, inputs: Sequence[Tensor], spare: Call | None = None) -> Prepared:
         untimed = spare or call
         for _ in range(WARMUPS):
-            call()
+            result = call()
+        places = Places(result)
+        del result
         calls = 1 if self.between else calls_per_reading(_timed(call, 1), MIN_READING_US)
 
         def read() -> Reading:
             for _ in range(TAKES):
                 if self.between:
                     self.between.forget()
-                untimed()  # refills oneDNN's primitive cache
-                if self.between:
-                    self.between.arrive(inputs)
-                before = preemptions()
-                us = _timed(call, calls)
-                disturbed = preemptions() > before
+                self.canary.wait()
+                with places.another():
+                    untimed()  # refills oneDNN's primitive cache
+                    if self.between:
+                        self.between.arrive(inputs)
+                    before = preemptions()
+                    us = _timed(call, calls)
+                    disturbed = preemptions() > before or self.canary.is_slow()
                 if not disturbed:
                     break
             return Reading(us, disturbed)

@@ -22,7 +22,7 @@ def lies_channels_last(tensor: Tensor) -> bool:
 def stray_weights(model: nn.Module, inputs: tuple[Tensor, ...] = ()) -> tuple[str, ...]:
     """Names of contiguous weights in a network that runs channels last, as its inputs or its other weights say.
 
-    cuDNN and oneDNN rearrange each of them at every call (benchmarks/layout.json). Cutting channels by index, as
+    oneDNN rearranges each of them at every call (benchmarks/layout.json; what cuDNN does was not measured). Cutting channels by index, as
     Torch-Pruning does, leaves such weights. A 1x1 kernel holds its numbers in one order in both formats, and never strays.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).to(memory_format=torch.channels_last)

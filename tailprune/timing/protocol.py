@@ -18,6 +18,8 @@ from .stopping import StoppingRule
 
 #: A device whose clock moved by more than this while a shape was timed timed it at no one speed.
 CLOCK_JUMP = 0.05
+#: Readings that an undisturbed median takes: the fewest with a 95 % interval (`stopping.median_interval`).
+FEWEST_CALM = 6
 #: oneDNN keeps 1024 primitives (its documentation, "Primitive Cache"); a convolution needs one and a reorder of its weights another.
 MOST_ALIVE = 500
 
@@ -31,7 +33,7 @@ class Series:
     times_us: list[float] = field(default_factory=list)
     begun: int = 0  # of these times, how many were read before this process went on
     rejected: int = 0
-    disturbed: int = 0
+    disturbed_us: list[float] = field(default_factory=list)
     seconds: float = 0.0
     visits: int = 0
     slowdowns: set[str] = field(default_factory=set)
@@ -43,9 +45,8 @@ class Series:
         reading = self.prepared.read()
         self.seconds += time.perf_counter() - start
         self.visits += 1
-        self.disturbed += reading.disturbed
         if math.isfinite(reading.us) and reading.us > 0:
-            self.times_us.append(reading.us)
+            (self.disturbed_us if reading.disturbed else self.times_us).append(reading.us)
         else:
             self.rejected += 1
 
@@ -61,9 +62,10 @@ class Series:
         return bool(self.sm_clocks_hz) and min(self.sm_clocks_hz) < (1 - CLOCK_JUMP) * max(self.sm_clocks_hz)
 
     def sample(self, *, unstable: bool) -> LatencySample:
-        if not self.times_us:
+        crowded = len(self.disturbed_us) > len(self.times_us) < FEWEST_CALM  # then all of them are better than so few
+        times_us = (*self.times_us, *self.disturbed_us) if crowded else tuple(self.times_us)
+        if not times_us:
             return failed_sample(self.shape, "refused", f"none of {self.visits} readings was a positive time")
-        crowded = self.disturbed > (self.visits - self.begun) / 2  # the median itself is then one of a disturbed call
         noisy = self.rejected > 0 or crowded or self.clock_jumped
         flags = {"unstable": unstable, "throttled": bool(self.slowdowns), "noisy": noisy}
         notes = sorted(self.notes)
@@ -71,12 +73,15 @@ class Series:
             notes.append(f"{self.begun} of {self.visits} readings were taken before an interruption")
         if self.rejected:
             notes.append(f"{self.rejected} of {self.visits} readings were no positive time and are left out")
-        if crowded:
-            notes.append(f"other work took the core during {self.disturbed} of {self.visits} readings")
+        if self.disturbed_us:
+            what = "count all the same" if crowded else "are left out"
+            notes.append(
+                f"the core was taken or shared during {len(self.disturbed_us)} of {self.visits} readings, which {what}"
+            )
         if self.clock_jumped:
             slow, fast = (hz / 1e6 for hz in (min(self.sm_clocks_hz), max(self.sm_clocks_hz)))
             notes.append(f"the SM clock moved between {slow:,.0f} and {fast:,.0f} MHz")
-        return LatencySample(shape=self.shape, times_us=tuple(self.times_us), warmups=self.prepared.warmups, utc=utc_now(),
+        return LatencySample(shape=self.shape, times_us=times_us, warmups=self.prepared.warmups, utc=utc_now(),
                              flags=tuple(flag for flag, raised in flags.items() if raised), note="; ".join(notes))  # fmt: skip
 
 

@@ -16,7 +16,7 @@ MAX_CALLS = 1000
 
 
 class Reading(NamedTuple):
-    """Microseconds per call, and whether other work took the core meanwhile."""
+    """Microseconds per call, and whether other work took or shared the core meanwhile."""
 
     us: float
     disturbed: bool = False

@@ -47,7 +47,7 @@ class Verdict:
 class ModelTimings:
     """Every raw time of every model, one per round; round i of all models ran within one turn of the wheel.
 
-    `crowded` are the rounds during which other work took the core. Statistics leave them out as soon as enough others are
+    `crowded` are the rounds during which other work took or shared the core. Statistics leave them out as soon as enough others are
     there for an interval: such a time is not the network's, and a whole pass is hit far more often than one layer.
     """
 
@@ -174,7 +174,7 @@ def measure_model(
             if turn + 1 >= FEWEST and time.perf_counter() - start > max_seconds:
                 break
         if crowded:
-            notes.add(f"other work took the core during {len(crowded)} of {turn + 1} rounds")
+            notes.add(f"the core was taken or shared during {len(crowded)} of {turn + 1} rounds")
     return ModelTimings(
         times_us={name: tuple(times) for name, times in times_us.items()},
         environment=environment,

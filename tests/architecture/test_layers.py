@@ -46,7 +46,7 @@ ALLOWED = {
 #: third parties that only one file of a package may import
 ONLY_IN = {
     "torch_pruning": {"tracing/dependency.py", "pruning/wrap.py"},
-    "scipy": {"planning/milp.py"},
+    "scipy": {"planning/milp.py", "steps/recurrence.py"},
     "sqlite3": None,
 }
 

@@ -16,6 +16,7 @@ from tailprune.core.graph import Layer, ModelGraph, WidthExpr
 from tailprune.core.shapes import LayerShape
 from tailprune.timing import between, host_clock, l2_for
 from tailprune.timing.between import NEIGHBOURS, OtherWork, other_work
+from tailprune.timing.canary import Canary
 from tailprune.timing.host_clock import TAKES, HostClock
 from tailprune.timing.random_data import RandomBank
 from tailprune.timing.readings import MAX_CALLS, calls_per_reading
@@ -38,6 +39,7 @@ class Noted:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(host_clock, "preemptions", lambda: 0)
     monkeypatch.setattr(host_clock, "calls_per_reading", lambda us, least: 3)
+    monkeypatch.setattr(Canary, "is_slow", lambda self: False)
     return []
 
 
@@ -114,6 +116,21 @@ def test_a_disturbed_reading_is_taken_again(
     log.clear()
     assert prepared.read().disturbed is disturbed
     assert len(log) == 2 * takes
+
+
+@pytest.mark.parametrize(
+    ("slow", "takes", "disturbed"),
+    [([False], 1, False), ([True, False], 2, False), ([True] * TAKES, TAKES, True)],
+)
+def test_a_reading_behind_which_the_core_is_slow_is_taken_again(
+    log: list[str], slow: list[bool], takes: int, disturbed: bool
+) -> None:
+    answers = iter(slow)
+    canary = SimpleNamespace(wait=Noted(log, "wait"), is_slow=lambda: log.append("listen") or next(answers))
+    prepared = HostClock(noted_work(log, 4), canary).prepare(Noted(log, "block"), [], Noted(log, "spare"))
+    log.clear()
+    assert prepared.read().disturbed is disturbed
+    assert log == ["forget", "wait", "spare", "arrive", "block", "listen"] * takes
 
 
 def test_short_calls_are_read_several_at_a_time() -> None:

@@ -141,13 +141,22 @@ def test_clocks_are_read_behind_the_visits() -> None:
     assert device.log[:5] == ["+w1", "+w2", "w1", "w2", "clocks"], "an idle device's clock says nothing"
 
 
-@pytest.mark.parametrize(("share", "flags"), [([True, False], ()), ([True, True, False], ("noisy",))])
-def test_a_crowded_core_is_noted(share: list[bool], flags: tuple[str, ...]) -> None:
-    device = Device()
-    device.disturbed = share
+def test_disturbed_readings_are_left_out_and_counted() -> None:
+    device = Device(w1=[100.0, 130.0])
+    device.disturbed = [False, True]
     (sample,) = device.run([1])
-    assert sample.flags == flags
-    assert sample.note == ("other work took the core during 4 of 6 readings" if flags else "")
+    assert sample.times_us == (100.0,) * 6
+    assert sample.flags == ()
+    assert sample.note == "the core was taken or shared during 5 of 11 readings, which are left out"
+
+
+def test_where_hardly_a_reading_is_undisturbed_all_of_them_count() -> None:
+    device = Device(w1=[100.0] + [130.0] * 24)
+    device.disturbed = [False] + [True] * 24
+    (sample,) = device.run([1])
+    assert sorted(sample.times_us) == [100.0] + [130.0] * 24
+    assert sample.flags == ("unstable", "noisy")
+    assert sample.note == "the core was taken or shared during 24 of 25 readings, which count all the same"
 
 
 def linear(width: int) -> LayerShape:

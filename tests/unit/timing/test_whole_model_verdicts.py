@@ -168,4 +168,4 @@ def test_crowded_rounds_are_those_with_a_disturbed_reading(monkeypatch: pytest.M
     monkeypatch.setattr(HostClock, "prepare", prepare)
     measured = measure_model({"a": net(), "b": net()}, torch.randn(2, 3, 8, 8), rounds=7)
     assert measured.crowded == (1, 4)
-    assert measured.notes == ("other work took the core during 2 of 7 rounds",)
+    assert measured.notes == ("the core was taken or shared during 2 of 7 rounds",)

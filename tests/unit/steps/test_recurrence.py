@@ -1,0 +1,79 @@
+"""Steps behind every multiple of a period are found together, though each alone would pass for a slope."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tailprune.steps import LatencyCurve, detect_steps
+from tailprune.steps.recurrence import recurring_gaps
+
+WIDTHS = np.arange(8, 257, 8.0)
+
+
+def stairs(widths: np.ndarray, period: float, riser: float = 20.0, slope: float = 0.3) -> np.ndarray:
+    return 30 + slope * widths + riser * np.ceil(widths / period)
+
+
+def noisy(us: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    return us * (1 + share * np.random.default_rng(seed).standard_normal(len(us)))
+
+
+def behind(widths: np.ndarray, gaps: frozenset[int]) -> list[float]:
+    return [float(widths[gap - 1]) for gap in sorted(gaps)]
+
+
+@pytest.mark.parametrize("period", [16, 32, 64])
+@pytest.mark.parametrize("share", [0.0, 0.01])
+def test_the_period_is_that_of_the_stairs_and_no_part_of_it(period: int, share: float) -> None:
+    found = recurring_gaps(WIDTHS, noisy(stairs(WIDTHS, period), share), 8, 0.1)
+    expected = [float(w) for w in range(period, 256, period)]
+    assert behind(WIDTHS, found) == (expected if len(expected) >= 4 else [])
+
+
+def test_widths_that_are_missing_do_not_hide_it() -> None:
+    some = np.delete(WIDTHS, [4, 9, 16, 17])
+    found = recurring_gaps(some, noisy(stairs(some, 16), 0.005), 8, 0.1)
+    assert {48.0, 96.0, 128.0, 240.0} <= set(behind(some, found))
+
+
+@pytest.mark.parametrize(
+    "us",
+    [stairs(WIDTHS, 16, riser=0.0), stairs(WIDTHS, 16, riser=-5.0, slope=2.0), np.full(len(WIDTHS), 7.0), WIDTHS**1.5],
+    ids=["slope", "steps down", "flat", "bent"],
+)
+def test_no_stairs_no_period(us: np.ndarray) -> None:
+    assert recurring_gaps(WIDTHS, us, 8, 0.0025 * float(np.median(us))) == frozenset()
+
+
+def test_noise_has_a_period_once_in_three_hundred() -> None:
+    found = sum(bool(recurring_gaps(WIDTHS, noisy(30 + 2 * WIDTHS, 0.02, seed), 8, 0.0)) for seed in range(1000))
+    assert found <= 10  # 3.3 are expected; more than 10 would be chance once in a thousand
+
+
+def test_risers_below_what_is_asked_for_are_none() -> None:
+    assert recurring_gaps(WIDTHS, stairs(WIDTHS, 16, riser=1.0), 8, 0.9)
+    assert not recurring_gaps(WIDTHS, stairs(WIDTHS, 16, riser=1.0), 8, 1.1)
+
+
+def test_a_curve_too_short_tells_nothing() -> None:
+    few = WIDTHS[:8]
+    assert recurring_gaps(few, stairs(few, 16), 8, 0.1) == frozenset()
+
+
+def test_risers_of_four_times_the_noise_are_found_though_treads_have_two_points() -> None:
+    """An AVX-512 line at multiples of 8: vectors of 16 floats, risers from 65 % down to 5 %."""
+    us = 10 + 0.5 * WIDTHS + 26.0 * np.ceil(WIDTHS / 16)
+    true = [w for w in range(16, 256, 16) if 26 / us[w // 8 - 1] >= 0.05]
+    found = total = 0
+    for seed in range(50):
+        curve = LatencyCurve(
+            widths=tuple(int(w) for w in WIDTHS),
+            latency_us=tuple(noisy(us, 0.012, seed)),
+            noise_us=tuple(0.012 * us),
+        )
+        edges = set(detect_steps(curve).edge_widths)
+        found += sum(w in edges for w in true)
+        total += len(true)
+        assert not {w for w in edges if w % 16} - {256}, "no edge inside a tread"
+    assert found >= 0.98 * total
