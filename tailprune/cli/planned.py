@@ -57,7 +57,7 @@ class GoalOptions:
     floor: Annotated[
         float | None,
         typer.Option(
-            help="Least share of the host's width left to a group; 0.75 for snap, 0.5 for reallocate if not given.",
+            help="Least share of the host's width left to a group; two thirds for snap, half for reallocate if not given.",
             rich_help_panel=PANEL,
         ),
     ] = None

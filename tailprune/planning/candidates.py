@@ -17,8 +17,9 @@ from .costs import LayerCosts
 Policy = Literal["snap", "shrink", "grow", "nearest", "reallocate"]
 #: Least share of the host's width that a policy leaves a group: a sum of scores lets single layers collapse. On ResNet-20,
 #: CIFAR-10, `snap` without a floor took a group from 9 channels to its next step at 3 and cost 10 points of accuracy in the
-#: mean over 13 ratios, at no less importance kept (benchmarks/snap-cifar10-unfloored.json).
-FLOORS: Mapping[str, float] = {"snap": 0.75, "reallocate": 0.5}
+#: mean over 13 ratios, at no less importance kept (benchmarks/snap-cifar10-unfloored.json). Two thirds is what rounding takes from a
+#: width halfway between the first step and the second, 24 channels to 16, the most that rounding to the nearest step ever takes.
+FLOORS: Mapping[str, float] = {"snap": 2 / 3, "reallocate": 0.5}
 #: Widths of one group that a solver chooses from: tables grow with its square, one look-up a cell.
 MAX_CHOICES = 64
 #: A step counts towards `reach` if its riser is at least this share of the curve's largest, in microseconds. On the CPUs

@@ -19,7 +19,7 @@ USUAL, REMEMBERED = 0.1, 2000
 #: How often the usual time is worked out anew, and how many times come before the first answer.
 EVERY = 50
 #: Calm spells came every few milliseconds where another machine shared the core; a core that is slow for longer is not waited for.
-PATIENCE_US = 10_000.0
+PATIENCE_US = 3_000.0
 
 
 class Canary:

@@ -36,7 +36,7 @@ def seen(policy: str, kept: int, *edges: int) -> tuple[int, ...]:
 @pytest.mark.parametrize(
     ("policy", "reach", "kept", "expected"),
     [
-        ("snap", 1, 40, (32, 40, 48)), ("snap", 2, 40, (32, 40, 48, 64)), ("snap", 1, 48, (48, 64)),
+        ("snap", 1, 40, (32, 40, 48)), ("snap", 2, 40, (32, 40, 48, 64)), ("snap", 1, 48, (32, 48, 64)), ("snap", 1, 44, (32, 44, 48)), ("snap", 1, 50, (48, 50, 64)),
         ("snap", 1, 7, (7, 16)), ("snap", 1, 98, (96, 98, 100)), ("snap", 1, 100, (96, 100)), ("snap", 9, 20, (16, 20, 32, 48, 64, 80, 96, 100)),
         ("shrink", 1, 40, (32,)), ("shrink", 1, 48, (48,)), ("shrink", 1, 7, (7,)),
         ("grow", 1, 40, (40, 48)), ("grow", 1, 48, (48, 64)), ("grow", 2, 41, (41, 48, 64)), ("grow", 1, 99, (99, 100)),
@@ -165,10 +165,12 @@ def test_too_many_choices_are_thinned_with_a_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("floor", "expected"), [(None, (48, 64)), (0.5, (32, 48, 64)), (0.0, (32, 48, 64)), (1.0, (48, 64))]
-)
-def test_a_snapped_group_keeps_three_quarters_of_its_host_unless_told_otherwise(floor, expected) -> None:
-    graph, scores = one(100, 48)
+    ("kept", "floor", "expected"),
+    [(24, None, (16, 24, 32)), (25, None, (25, 32)), (24, 0.75, (24, 32)), (25, 0.5, (16, 25, 32)), (25, 0.0, (16, 25, 32)),
+     (48, 1.0, (48, 64))],
+)  # fmt: skip
+def test_a_snapped_group_keeps_two_thirds_of_its_host_unless_told_otherwise(kept, floor, expected) -> None:
+    graph, scores = one(100, kept)
     assert candidate_widths(graph, scores, FormulaSource(stairs), floor=floor).widths == {"g": expected}
 
 

