@@ -20,7 +20,7 @@ from .staircase import EdgeVerdict, Plateau, Staircase
 #: A jump below this many standard errors is not even ambiguous.
 DOUBT_SIGMAS = 3.0
 #: Where a step recurs at every multiple of a period, one is expected: fewer standard errors leave it in doubt, and a break costs
-#: no search for its place. Settled on halves of CPU sweeps (benchmarks/fill.csv); a curve of noise has such an edge once in 300.
+#: no search for its place. Settled on halves of CPU sweeps (benchmarks/fill.csv); a curve of noise has a period at most once in 200.
 EXPECTED_SIGMAS = 2.0
 #: What a break costs in log-likelihood ratio x 2: its place has to be sought, and it has a level of its own.
 PLACE, LEVEL = DOUBT_SIGMAS**2, 3.0

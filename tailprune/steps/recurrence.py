@@ -10,7 +10,8 @@ from .segment import Floats
 
 #: Granules to a period that are looked for: the steps of longer ones show by themselves.
 PERIODS = (2, 4, 8, 16)
-#: Fewest multiples of a period that can tell, and the chance at which one is believed: of curves of noise once in 300 in all.
+#: Fewest multiples of a period that can tell, and the chance at which one is believed: of curves of noise at most once in 200 in all
+#: (tests/unit/steps/test_recurrence.py).
 FEWEST, CHANCE = 4, 1e-3
 #: Neighbouring excesses share a tread. With two points to each their correlation is 0.3 for independent noise, and the variance of
 #: their mean 1 + 2 x 0.3 times what it would be without; longer treads share less.
