@@ -11,23 +11,23 @@ from .random_data import RandomBank
 
 #: A product of two square matrices of this side: 7 us on one core with AVX-512, all of it in the core's own caches.
 SIDE = 64
-#: So much slower than usual is no chance: calm times spread over 1 %, disturbed ones lie 15 to 40 % above (`benchmarks/reading.csv`).
+#: Between its two groups of times on a busy host: 46 % within 3 % of the usual one, 41 % more than 15 % above (`benchmarks/reading.csv`).
 SLOW = 1.08
 #: The usual time is this quantile of the last so many: the fast mode, though the core were shared for most of the time; and a
 #: clock that sinks for good becomes usual.
 USUAL, REMEMBERED = 0.1, 2000
 #: How often the usual time is worked out anew, and how many times come before the first answer.
 EVERY = 50
-#: Calm spells came every few milliseconds where another machine shared the core; a core that is slow for longer is not waited for.
+#: In trials calm spells came every few milliseconds on a busy host; a core that is slow for longer is not waited for.
 PATIENCE_US = 3_000.0
 
 
 class Canary:
     """A small fixed computation, timed beside every reading.
 
-    Two virtual machines may share a core (simultaneous multithreading): while the other one computes, this one runs 15 to 40 %
-    slower for milliseconds to seconds, and no counter that it can read says so. A canary does. Its own work never changes, so
-    that a time far above its usual one is the machine's doing. Call it in `machine.pinned`.
+    Readings on a virtual machine are 15 % and more too long for milliseconds to seconds, and no counter that it can read says so:
+    presumably another machine computes on the same core. A canary does say so. Its own work never changes, so that a time far
+    above its usual one is the machine's doing. Call it in `machine.pinned`.
 
     >>> isinstance(Canary().is_slow(), bool)
     True

@@ -22,8 +22,8 @@ class Places:
     """Makes the allocator put the output of the next calls elsewhere.
 
     An allocator hands a freed block out again, so a call that is repeated writes into the same pages every time, and shapes that
-    are alike lie in unlike places for a whole measurement. What a place costs (which sets of the caches its pages share with
-    weights and inputs) then looks like a property of the shape: a step that is none (`benchmarks/reading.csv`). Inside a network an
+    are alike lie in unlike places for a whole measurement. What a place costs (presumably by the sets of the caches that its pages
+    share with weights and inputs) then looks like a property of the shape: a step that is none (`benchmarks/reading.csv`). Inside a network an
     output lies where the heap has room. So before each reading a row of blocks of the output's size is held and one of them,
     drawn at random, is freed: the hole between its neighbours is what fits best, for the untimed call and the timed one alike.
     (Curtsinger & Berger, "Stabilizer", ASPLOS 2013, randomise layouts for the same reason.)
