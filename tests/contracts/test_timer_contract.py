@@ -57,7 +57,7 @@ def test_raw_times_are_kept_positive_and_finite(timer: LayerTimer) -> None:
     for sample in timer.time_many(SHAPES):
         assert isinstance(sample, LatencySample)
         assert sample.usable, sample.note
-        assert len(sample.times_us) >= 5
+        assert len(sample.times_us) >= 3  # more than half of six visits, or all of them
         assert all(math.isfinite(time) and time > 0 for time in sample.times_us)
 
 
