@@ -3,10 +3,10 @@
     python -m scripts.bench_between FOLDER [--minutes 9]
 
 For each network, dense and pruned by 40 % (magnitude, global, not rounded): the sum of the medians of its blocks, timed in
-turn with nothing, neighbours, or so many MiB read between two calls of a block, against the whole network measured in the
-same rounds. FOLDER keeps one result per network, so that a run that was stopped goes on. The protocol's constant
-(`tailprune.timing.between.FORGOTTEN_MIB`) was chosen from a run of this; scripts/bench_whole.py tests it on other networks, too.
-Writes benchmarks/between.csv and benchmarks/between.json.
+turn with nothing, neighbours, a spare, or so many MiB read between two calls of a block, against the whole network measured in the
+same rounds. Both are read in calm moments (`canary`, `interludes`). FOLDER keeps one result per network, so that a run that was
+stopped goes on. The protocol's constants (`tailprune.timing.between`) were chosen on such networks; scripts/bench_whole.py tests
+them on other ones, too. Writes benchmarks/between.csv and benchmarks/between.json.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import torch
 import torch_pruning as tp
@@ -30,49 +30,60 @@ from recipes.contest import deployed
 from recipes.models import slim_resnet
 from scripts.record import figure, record
 from tailprune.timing import build_block, l2_for
-from tailprune.timing.between import NEIGHBOURS, RING_MIB
+from tailprune.timing.between import FORGOTTEN_MIB, NEIGHBOURS, PARTS, RING_MIB
 from tailprune.timing.blocks import Block
+from tailprune.timing.canary import Canary
+from tailprune.timing.host_clock import TAKES
 from tailprune.timing.machine import pinned, preemptions
+from tailprune.timing.places import Places
 from tailprune.timing.random_data import RandomBank
+from tailprune.timing.runtimes import choose_runtime
 
-ROUNDS, RATIO, TAKES = 10, 0.4, 3
+ROUNDS, RATIO = 10, 0.4
+#: Of a shape's readings so many calm ones make a median; else all count.
+FEWEST = 4
 #: (name, batch, side)
-NETWORKS = (("slim", 8, 8), ("slim", 1, 32), ("slim", 8, 32), ("resnet18", 1, 112), ("mobilenet_v2", 1, 128), ("vgg11_bn", 1, 64))  # fmt: skip
+NETWORKS = (("slim", 8, 8), ("slim", 1, 32), ("slim", 8, 32), ("resnet18", 1, 128), ("resnet18", 8, 64), ("mobilenet_v2", 1, 160),
+            ("mnasnet1_0", 2, 128), ("resnet50", 1, 128), ("vgg11_bn", 1, 64))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """Read `mib`, run the neighbours, read the block's inputs: each or none. `in_order`: the network's own blocks in turn.
+    """What comes between two calls: read `mib`, call a `spare`, read `behind` MiB, run the neighbours, read the block's inputs.
 
-    The untimed call comes first; with `spare` it is one of a copy of the block, and comes behind the reading.
+    `spare`: "no" (the untimed call is the block's own, first of all), "same" (its output lies where the block's will), or
+    "elsewhere".
     """
 
     mib: int = 0
-    neighbours: bool = False
-    inputs: bool = False
-    spare: bool = False
-    in_order: bool = False
+    spare: str = "no"
+    behind: int = 0
+    neighbours: bool = True
+    inputs: bool = True
 
     def __str__(self) -> str:
-        if self.in_order:
-            return "the network's other blocks, in order"
-        parts = [f"{self.mib} MiB"] * bool(self.mib) + ["spare"] * self.spare
+        parts = [f"{self.mib} MiB"] * bool(self.mib)
+        parts += {"no": [], "same": ["spare in the same place"], "elsewhere": ["spare elsewhere"]}[self.spare]
+        parts += [f"{self.behind} MiB"] * bool(self.behind)
         parts += ["neighbours"] * self.neighbours + ["inputs"] * self.inputs
         return " + ".join(parts) or "nothing"
 
 
+SMALL = Variant()
+LARGE = Variant(mib=FORGOTTEN_MIB * (PARTS - 1) // PARTS, spare="elsewhere", behind=FORGOTTEN_MIB // PARTS)
 VARIANTS = (
-    Variant(),
-    Variant(neighbours=True),
-    Variant(neighbours=True, inputs=True),
-    *(Variant(mib=mib, neighbours=True, inputs=True) for mib in (4, 8, 12, 16, 24, 32, 64)),
-    *(Variant(mib=mib, spare=True, neighbours=True, inputs=True) for mib in (4, 8, 12, 16, 24, 32, 64)),
-    Variant(mib=16, inputs=True),
-    Variant(mib=16, spare=True, inputs=True),
-    Variant(mib=16, spare=True, neighbours=True),
+    Variant(neighbours=False, inputs=False),
+    SMALL,
+    Variant(mib=16),
     Variant(mib=64),
-    Variant(mib=64, spare=True),
-    Variant(in_order=True),
+    Variant(mib=16, spare="same"),
+    Variant(mib=16, spare="elsewhere"),
+    Variant(mib=16, spare="elsewhere", neighbours=False),
+    Variant(mib=14, spare="elsewhere", behind=2),
+    LARGE,
+    Variant(mib=8, spare="elsewhere", behind=8),
+    Variant(mib=60, spare="elsewhere", behind=4),
+    Variant(mib=12, spare="elsewhere", behind=4, neighbours=False),
 )
 
 
@@ -120,89 +131,98 @@ def compare(name: str, batch: int, side: int, pruned: bool) -> dict:
         model = host.model
     graph = tailprune.trace_model(model, example, name=name)
     whole = deployed(model, example).to(memory_format=torch.channels_last)
-    bank = RandomBank("cpu")
+    bank, canary = RandomBank("cpu"), Canary()
     with pinned(threads=1):
+        clock = choose_runtime(torch.device("cpu"), None, "warm").prepare(whole, (example,), whole=True)
         blocks = {shape: build_block(shape, bank) for _, shape in graph.shapes_at()}
-        spares = {id(block): build_block(shape, bank) for shape, block in blocks.items()}
-        order = [blocks[shape] for layer, shape in graph.shapes_at() for _ in range(layer.calls)]
+        spares = {shape: build_block(shape, bank) for shape in blocks}
+        places = {shape: Places(block()) for shape, block in blocks.items()}
         neighbours = [build_block(shape, bank) for shape in NEIGHBOURS]
         ring = bank.scratch(RING_MIB * 2**20)
-        rings = {variant.mib: itertools.cycle(ring.split(variant.mib * 2**18)) for variant in VARIANTS if variant.mib}
-        per_block: dict[Variant, dict[int, list[float]]] = {variant: {id(b): [] for b in order} for variant in VARIANTS}
+        sizes = {mib for variant in VARIANTS for mib in (variant.mib, variant.behind) if mib}
+        rings = {mib: itertools.cycle(ring.split(mib * 2**18)) for mib in sizes}
+        calm = {(variant, shape): [] for variant in VARIANTS for shape in blocks}
+        every = {(variant, shape): [] for variant in VARIANTS for shape in blocks}
         whole_us = []
         for turn in range(ROUNDS + 1):
-            whole(example)
-            us = timed(lambda: whole(example), lambda: None)
             for variant in VARIANTS:
-                if variant.in_order:
-                    for block in order:
-                        block()
-                for block in order if variant.in_order else blocks.values():
-                    one = timed(block, lambda v=variant, b=block: between(v, b, spares[id(b)], rings, neighbours))
+                readings = [clock.read()]
+                for shape, block in blocks.items():  # shapes inside: each one's own weights were used a whole turn ago
+                    for _ in range(TAKES):
+                        us, disturbed = one_reading(
+                            variant, block, spares[shape], places[shape], rings, neighbours, canary
+                        )
+                        if not disturbed:
+                            break
                     if turn:  # the first round warms everything up
-                        per_block[variant][id(block)].append(one)
-            if turn:
-                whole_us.append(us)
+                        every[variant, shape].append(us)
+                        calm[variant, shape] += [] if disturbed else [us]
+                whole_us += [reading.us for reading in readings if turn and not reading.disturbed]
+    taken = {key: median(calm[key] if len(calm[key]) >= FEWEST else every[key]) for key in every}
     return {
         "network": f"{name} batch {batch} at {side}x{side}, {'pruned' if pruned else 'dense'}",
         "pruned": pruned,
         "dense": [name, batch, side],
         "weights_mib": sum(4 * shape.num_parameters for _, shape in graph.shapes_at()) / 2**20,
         "whole_us": whole_us,
+        "calm": sum(map(len, calm.values())) / sum(map(len, every.values())),
         "sums_us": {
-            str(variant): sum(median(per_block[variant][id(block)]) for block in order) for variant in VARIANTS
+            str(variant): sum(layer.calls * taken[variant, shape] for layer, shape in graph.shapes_at())
+            for variant in VARIANTS
         },
         "environment": environment.as_dict(),
     }
 
 
-def between(
-    variant: Variant, block: Block, spare: Block, rings: dict[int, Iterator[torch.Tensor]], neighbours: list[Block]
-) -> None:
-    if variant.in_order:
-        return
-    if not variant.spare:
+def one_reading(
+    variant: Variant, block: Block, spare: Block, places: Places, rings: dict[int, Iterator[torch.Tensor]], neighbours: list[Block],
+    canary: Canary,
+) -> tuple[float, bool]:  # fmt: skip
+    if variant.spare == "no":
         block()
     if variant.mib:
         next(rings[variant.mib]).sum()
-    if variant.spare:
-        spare()
-    if variant.neighbours:
-        for other in neighbours:
-            other()
-    if variant.inputs:
-        for tensor in block.inputs:
-            tensor.sum()
-
-
-def timed(call: Callable[[], object], before_it: Callable[[], None]) -> float:
-    us = 0.0
-    for _ in range(TAKES):
-        before_it()
+    if variant.spare == "elsewhere":
+        with places.another():
+            spare()
+    if variant.behind:
+        next(rings[variant.behind]).sum()
+    canary.wait()
+    with places.another():
+        if variant.spare == "same":
+            spare()
+        if variant.neighbours:
+            for other in neighbours:
+                other()
+        if variant.inputs:
+            for tensor in block.inputs:
+                tensor.sum()
         taken = preemptions()
         start = time.perf_counter_ns()
-        call()
+        block()
         us = (time.perf_counter_ns() - start) / 1e3
-        if preemptions() == taken:
-            break
-    return us
+        return us, preemptions() > taken or canary.is_slow()
 
 
 def publish(found: list[dict], notes: list[str]) -> None:
     rows, figures = [], {}
     for one in found:
         middle = median(one["whole_us"])
-        for variant, us in one["sums_us"].items():
-            rows.append({"network": one["network"], "weights_mib": round(one["weights_mib"], 1), "variant": variant, "sum_us": us,
-                         "whole_us": middle, "whole_low_us": min(one["whole_us"]), "whole_high_us": max(one["whole_us"]),
-                         "gap": us / middle - 1})  # fmt: skip
         state = protocol(*one["dense"])
-        mib = int(state.split()[0])
-        chosen = one["sums_us"][str(Variant(mib=mib, spare=mib > 0, neighbours=True, inputs=True))] / middle - 1
+        for variant, us in one["sums_us"].items():
+            rows.append({"network": one["network"], "weights_mib": round(one["weights_mib"], 1), "state": state, "variant": variant,
+                         "sum_us": us, "whole_us": middle, "whole_low_us": min(one["whole_us"]), "whole_high_us": max(one["whole_us"]),
+                         "calm": one["calm"], "gap": us / middle - 1})  # fmt: skip
+        chosen = one["sums_us"][str(SMALL if state == "0 MiB" else LARGE)] / middle - 1
         figures[f"{one['network']}, {state}: sum off whole by"] = figure(abs(chosen), 0.05)
-    for variant in map(str, VARIANTS):
-        gaps = [abs(row["gap"]) for row in rows if row["variant"] == variant]
-        figures[f"worst of all networks with {variant}"] = figure(max(gaps))
+    for state in sorted({row["state"] for row in rows}):
+        for variant in map(str, VARIANTS):
+            gaps = [row["gap"] for row in rows if row["variant"] == variant and row["state"] == state]
+            figures |= {
+                f"{state}: mean gap with {variant}": figure(fmean(gaps)),
+                f"{state}: mean size of the gap with {variant}": figure(fmean(map(abs, gaps))),
+                f"{state}: largest with {variant}": figure(max(map(abs, gaps))),
+            }
     record("between", figures=figures, rows=rows, environment={**found[0]["environment"], "l2": "per row", "dtype": "float32",
            "memory_format": "channels_last", "pruning_ratio": RATIO}, notes=["the protocol's constants were chosen on these networks; "
            "scripts/bench_whole.py has others", *notes])  # fmt: skip

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -152,7 +151,7 @@ def run(case: Case, path: Path) -> dict:
         "environment": timer.environment.as_dict(),
         "unstable": unstable,
         "notes": list(timings.notes),
-        "crowded": list(timings.crowded),
+        "crowded": {name: list(turns) for name, turns in timings.crowded.items()},
         "networks": {
             name: {
                 "predicted_us": predicted[name],
@@ -171,7 +170,12 @@ def joined(passes: list[tailprune.ModelTimings]) -> tailprune.ModelTimings:
     return dataclasses.replace(
         passes[0],
         times_us={name: sum((one.times_us[name] for one in passes), ()) for name in passes[0].times_us},
-        crowded=tuple(start + turn for start, one in zip(starts, passes, strict=True) for turn in one.crowded),
+        crowded={
+            name: tuple(
+                start + turn for start, one in zip(starts, passes, strict=True) for turn in one.crowded.get(name, ())
+            )
+            for name in passes[0].times_us
+        },
         notes=tuple(dict.fromkeys(note for one in passes for note in one.notes)),
     )
 
@@ -198,11 +202,6 @@ def gap(found: dict) -> float:
     return found["predicted_us"] / found["measured_us"] - 1
 
 
-def quickest_us(times_us: list[float], crowded: list[int]) -> float:
-    """A pass lasts longer than most calm spells of a shared core: a quarter of them is disturbed least."""
-    return float(np.quantile([us for turn, us in enumerate(times_us) if turn not in crowded], 0.25))
-
-
 def publish(results: dict[Case, dict]) -> None:
     keep_layers(results)
     figures, rows, notes = {}, [], []
@@ -211,7 +210,7 @@ def publish(results: dict[Case, dict]) -> None:
             figures[f"{case}, {name}: predicted off measured by"] = figure(abs(gap(found)), TARGET)
             rows += [
                 {"model": case.model, "batch": case.batch, "side": case.side, "network": name, "round": i, "us": us,
-                 "crowded": i in result["crowded"], "predicted_us": found["predicted_us"], "l2": result["environment"]["l2"], "chosen_on": case.chosen_on}
+                 "crowded": i in result["crowded"][name], "predicted_us": found["predicted_us"], "l2": result["environment"]["l2"], "chosen_on": case.chosen_on}
                 for i, us in enumerate(found["times_us"])
             ]  # fmt: skip
         signs = ", ".join(f"{name} {gap(found):+.1%}" for name, found in result["networks"].items())
@@ -219,15 +218,15 @@ def publish(results: dict[Case, dict]) -> None:
             f"{case} ({result['environment']['l2']} between calls): {signs}; {result['unstable']:.0%} of shapes unstable"
             + "".join(f"; {note}" for note in result["notes"])
         )
-    quick = [
-        found["predicted_us"] / quickest_us(found["times_us"], result["crowded"]) - 1
+    every = [
+        found["predicted_us"] / median(found["times_us"]) - 1
         for result in results.values()
         for found in result["networks"].values()
     ]
-    figures["against the lower quartile of the networks' calm rounds: share within 5 %"] = figure(
-        fmean(abs(one) <= TARGET for one in quick)
+    figures["against all rounds, disturbed ones, too: share within 5 %"] = figure(
+        fmean(abs(one) <= TARGET for one in every)
     )
-    figures["against the lower quartile: median gap"] = figure(median(map(abs, quick)))
+    figures["against all rounds, disturbed ones, too: median gap"] = figure(median(map(abs, every)))
     gaps = {case: [gap(found) for found in result["networks"].values()] for case, result in results.items()}
     for name, some in (("all", list(gaps)), ("held out", [case for case in gaps if not case.chosen_on])):
         signed = [one for case in some for one in gaps[case]]

@@ -61,5 +61,6 @@ class Canary:
     def wait(self) -> None:
         """Return as soon as the core is calm, or patience ends."""
         start = time.perf_counter_ns()
-        while self.is_slow() and (time.perf_counter_ns() - start) / 1e3 < PATIENCE_US:
-            pass
+        slow = self.is_slow()
+        while slow and (time.perf_counter_ns() - start) / 1e3 < PATIENCE_US:
+            slow = self.sing() > SLOW * self._usual_us  # not remembered: a crowd of them would become usual

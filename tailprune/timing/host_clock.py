@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .between import OtherWork
 from .canary import Canary
+from .interludes import Interludes
 from .machine import preemptions
 from .places import Places
 from .readings import Call, Prepared, Reading, calls_per_reading
@@ -27,12 +28,13 @@ class HostClock:
 
     With other work between, a reading is one call: a second one would find everything warm. Without, calls shorter than
     20 us are read several at a time. Each reading's output lies in another place. A reading is disturbed where the system took the
-    core meanwhile, or where the core was slow just after it.
+    core meanwhile, or where the core was slow just after it or in one of its `interludes`, which are not counted as its time.
     """
 
     def __init__(self, between: OtherWork | None = None, canary: Canary | None = None) -> None:
         self.between = between
         self.canary = canary or Canary()
+        self.interludes = Interludes(self.canary)
 
     @property
     def wants_spare(self) -> bool:
@@ -40,25 +42,30 @@ class HostClock:
         return self.between is not None and self.between.mib > 0
 
     def prepare(self, call: Call, inputs: Sequence[Tensor], spare: Call | None = None) -> Prepared:
-        untimed = spare or call
         for _ in range(WARMUPS):
             result = call()
         places = Places(result)
         del result
-        calls = 1 if self.between else calls_per_reading(_timed(call, 1), MIN_READING_US)
+        calls = 1 if self.between else calls_per_reading(_timed_us(call, 1), MIN_READING_US)
 
         def read() -> Reading:
             for _ in range(TAKES):
                 if self.between:
                     self.between.forget()
+                if self.between and spare:
+                    with places.another():
+                        spare()  # refills oneDNN's primitive cache, too
+                    self.between.displace()
                 self.canary.wait()
                 with places.another():
-                    untimed()  # refills oneDNN's primitive cache
+                    if not spare:
+                        call()
                     if self.between:
                         self.between.arrive(inputs)
                     before = preemptions()
-                    us = _timed(call, calls)
-                    disturbed = preemptions() > before or self.canary.is_slow()
+                    self.interludes.begin()
+                    us = (_timed_us(call, calls) - self.interludes.sung_us) / calls
+                    disturbed = self.interludes.slow or preemptions() > before or self.canary.is_slow()
                 if not disturbed:
                     break
             return Reading(us, disturbed)
@@ -66,8 +73,8 @@ class HostClock:
         return Prepared(read=read, warmups=WARMUPS + 1, calls=calls)
 
 
-def _timed(call: Callable[[], object], calls: int) -> float:
+def _timed_us(call: Callable[[], object], calls: int) -> float:
     start = time.perf_counter_ns()
     for _ in range(calls):
         call()
-    return (time.perf_counter_ns() - start) / 1e3 / calls
+    return (time.perf_counter_ns() - start) / 1e3

@@ -6,8 +6,9 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,13 @@ from ..core.errors import InvalidShape
 from ..core.graph import ModelGraph
 from ..core.protocols import LatencySource
 from ..core.shapes import LayerShape
+from .canary import Canary
 from .device_timer import find_device
 from .machine import pinned
-from .whole_model import ModelTimings, measure_model
+from .whole_model import FEWEST, ModelTimings, measure_model
 
 #: A sum of layers is taken for the network if it lies this close (on a CPU; docs/measuring.md).
 TOLERANCE = 0.05
-#: Reads the clock of a device: microseconds since some moment, asked for once the work before it is done.
-Stamp = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,49 +119,74 @@ def check_model(
     return ModelCheck(predicted_us=predicted_us, timings=timings, layers=layers)
 
 
+class Mark(NamedTuple):
+    """A layer is about to start: when it was reached, when it was let go on, and whether the core was slow in between."""
+
+    layer: str
+    reached: Any
+    left: Any
+    slow: bool
+
+
 def inside_us(
     model: nn.Module, example_inputs: Tensor | Sequence[Tensor], graph: ModelGraph, device: torch.device, *, threads: int, rounds: int
 ) -> dict[str, float]:  # fmt: skip
-    """Per layer that is a module: the median time from its start to the next layer's start (or the end), over all its calls."""
+    """Per layer that is a module: the median time from its start to the next layer's start (or the end), over all its calls.
+
+    On a CPU a canary sings between the layers, outside of their times, and rounds in which it was slow at either end of a layer
+    are left out for that layer, as soon as there are enough others.
+    """
     layout = torch.channels_last if graph.memory_format == "channels_last" else torch.contiguous_format
     twin = copy.deepcopy(model).eval().to(device=device).to(memory_format=layout)
     given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     inputs = [t.to(device).contiguous(memory_format=layout) if t.dim() == 4 else t.to(device) for t in given]
     names = {layer.name for layer in graph.layers}
-    marks: list[tuple[str, Any]] = []
-    stamp, between_us = _clock(device)
+    marks: list[Mark] = []
+    mark, between_us = _marker(device)
     for name, module in twin.named_modules():
         if name in names:
-            module.register_forward_pre_hook(lambda _module, _args, name=name: marks.append((name, stamp())))
+            module.register_forward_pre_hook(lambda _module, _args, name=name: marks.append(mark(name)))
     if not any(name in names for name, _ in twin.named_modules()):
         raise InvalidShape(f"None of the layers of {graph.model} is a module of this model; trace this model first.")
     spent: dict[str, list[float]] = {}
+    calm: dict[str, list[float]] = {}
     with pinned(threads=threads):
         twin(*inputs)
         for _ in range(rounds):
             marks.clear()
             twin(*inputs)
-            end = stamp()
+            marks.append(mark(""))
             one: dict[str, float] = {}
-            for (name, at), (_, after) in zip(marks, [*marks[1:], ("", end)], strict=True):
-                one[name] = one.get(name, 0.0) + between_us(at, after)
+            slow: set[str] = set()
+            for start, end in pairwise(marks):
+                one[start.layer] = one.get(start.layer, 0.0) + between_us(start.left, end.reached)
+                slow |= {start.layer} if start.slow or end.slow else set()
             for name, us in one.items():
                 spent.setdefault(name, []).append(us)
-    return {name: median(times) for name, times in spent.items()}
+                if name not in slow:
+                    calm.setdefault(name, []).append(us)
+    return {name: median(calm[name] if len(calm.get(name, ())) >= FEWEST else times) for name, times in spent.items()}
 
 
-def _clock(device: torch.device) -> tuple[Stamp, Callable[[Any, Any], float]]:
-    """How to mark a moment on the device, and the microseconds between two marks."""
+def _marker(device: torch.device) -> tuple[Callable[[str], Mark], Callable[[Any, Any], float]]:
+    """How to mark a moment on the device, and the microseconds between two."""
     if device.type == "cpu":
-        return time.perf_counter_ns, lambda start, end: (end - start) / 1e3
+        canary = Canary()
 
-    def stamp() -> torch.cuda.Event:
+        def listen(name: str) -> Mark:
+            reached = time.perf_counter_ns()
+            slow = canary.is_slow()
+            return Mark(name, reached, time.perf_counter_ns(), slow)
+
+        return listen, lambda start, end: (end - start) / 1e3
+
+    def record(name: str) -> Mark:
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(device))
-        return event
+        return Mark(name, event, event, slow=False)
 
     def between_us(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
         end.synchronize()
         return start.elapsed_time(end) * 1e3
 
-    return stamp, between_us
+    return record, between_us

@@ -39,7 +39,10 @@ class Runtime:
         """How many times a module's weights are held while it is timed."""
         return 2 if self.clock.wants_spare else 1
 
-    def prepare(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Prepared:
+    def prepare(self, module: nn.Module, inputs: tuple[Tensor, ...], *, whole: bool = False) -> Prepared:
+        """`whole`: a network, whose pass may be longer than a calm spell; where it can be listened to inside, it keeps the hooks."""
+        if whole and self.name == "eager" and isinstance(self.clock, HostClock):
+            self.clock.interludes.listen_in(module)
         spare = self.deploy(copy.deepcopy(module), inputs) if self.clock.wants_spare else None
         return self.clock.prepare(self.deploy(module, inputs), inputs, spare)
 

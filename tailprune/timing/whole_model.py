@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
@@ -28,6 +28,8 @@ from .stopping import interval_rank, median_interval
 CONFIDENCE = 0.95
 #: Rounds that an interval of the median takes.
 FEWEST = next(count for count in range(1, 100) if interval_rank(count, CONFIDENCE))
+#: On a crowded host up to so many times the rounds asked for are measured, to find as many calm ones of every model.
+MOST_TURNS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +49,8 @@ class Verdict:
 class ModelTimings:
     """Every raw time of every model, one per round; round i of all models ran within one turn of the wheel.
 
-    `crowded` are the rounds during which other work took or shared the core. Statistics leave them out as soon as enough others are
-    there for an interval: such a time is not the network's, and a whole pass is hit far more often than one layer.
+    `crowded` are each model's rounds during which other work took or shared the core. Statistics leave them out as soon as enough
+    others are there for an interval: such a time is not the network's, and a whole pass is hit far more often than one layer.
     """
 
     times_us: Mapping[str, tuple[float, ...]]
@@ -57,29 +59,31 @@ class ModelTimings:
     dtype: str
     memory_format: str
     notes: tuple[str, ...] = ()
-    crowded: tuple[int, ...] = ()
+    crowded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def _of(self, name: str) -> tuple[float, ...]:
-        if name not in self.times_us:
-            raise InvalidShape(f"No model named {name!r} was measured; measured were {', '.join(self.times_us)}.")
-        every = self.times_us[name]
-        calm = tuple(us for turn, us in enumerate(every) if turn not in self.crowded)
+    def _of(self, *names: str) -> list[tuple[float, ...]]:
+        """Per round that counts for all of these models: their times."""
+        for name in names:
+            if name not in self.times_us:
+                raise InvalidShape(f"No model named {name!r} was measured; measured were {', '.join(self.times_us)}.")
+        every = list(zip(*(self.times_us[name] for name in names), strict=True))
+        crowded = {turn for name in names for turn in self.crowded.get(name, ())}
+        calm = [times for turn, times in enumerate(every) if turn not in crowded]
         return calm if len(calm) >= FEWEST else every
 
     def median_us(self, name: str) -> float:
-        return median(self._of(name))
+        return median(us for (us,) in self._of(name))
 
     def interval_us(self, name: str) -> tuple[float, float]:
         """Where the model's true median lies, at 95 %."""
-        return median_interval(self._of(name), CONFIDENCE)
+        return median_interval([us for (us,) in self._of(name)], CONFIDENCE)
 
     def verdict(self, name: str, against: str) -> Verdict:
         """Is `name` faster than `against`? From ratios within each round, so that drift over rounds cancels.
 
         Faster where the whole interval of the ratio's median lies below 1, slower where above, else ambiguous.
         """
-        pairs = zip(self._of(name), self._of(against), strict=True)
-        ratios = [mine / other for mine, other in pairs]
+        ratios = [mine / other for mine, other in self._of(name, against)]
         low, high = median_interval(ratios, CONFIDENCE)
         outcome: Literal["faster", "slower", "ambiguous"] = (
             "faster" if high < 1 else "slower" if low > 1 else "ambiguous"
@@ -106,8 +110,8 @@ def measure_model(
 
     Copies of the models run as they are (fold norms first where they are deployed folded) in eval and inference mode, one
     untimed call before each timed one, in an order that shifts by one each round. They are laid out in `memory_format`; where
-    that changes a network that runs channels last already, a note says so. Ends after `rounds`, or after
-    `max_seconds` once the medians have an interval. A constant floating input (zeros) is replaced by random numbers.
+    that changes a network that runs channels last already, a note says so. Ends after `rounds` that no other work disturbed for
+    any model, after three times as many in all, or after `max_seconds` once the medians have an interval. A constant floating input (zeros) is replaced by random numbers.
     `dtype` (float16, say) converts the copies and floating inputs to what the models are deployed in.
     Settings are those of `DeviceTimer`, so that a sum of its blocks can be laid beside the result; but on a CPU nothing
     runs between two passes, whatever `l2` says: inside a network the other layers do that.
@@ -139,7 +143,7 @@ def measure_model(
 
     prepared: dict[str, Prepared] = {}
     times_us: dict[str, list[float]] = {name: [] for name in models}
-    crowded: list[int] = []
+    crowded: dict[str, list[int]] = {name: [] for name in models}
     notes: set[str] = set()
     with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
         for name, model in models.items():
@@ -151,7 +155,7 @@ def measure_model(
                 )
             try:
                 twin = copy.deepcopy(model).eval().to(device=where, dtype=run_in).to(memory_format=layout)
-                prepared[name] = chosen.prepare(twin, inputs)
+                prepared[name] = chosen.prepare(twin, inputs, whole=True)
             except RuntimeError as error:
                 reason = str(error).strip().partition("\n")[0]
                 raise TailpruneError(
@@ -159,22 +163,25 @@ def measure_model(
                     f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {reason}."
                 ) from error
         start = time.perf_counter()
-        for turn in range(rounds):
+        for turn in range(MOST_TURNS * rounds):
             names = list(models)
             first = turn % len(names)
             readings = {name: prepared[name].read() for name in names[first:] + names[:first]}
             if all(math.isfinite(reading.us) and reading.us > 0 for reading in readings.values()):
-                if any(reading.disturbed for reading in readings.values()):
-                    crowded.append(len(next(iter(times_us.values()))))
                 for name, reading in readings.items():
+                    if reading.disturbed:
+                        crowded[name].append(len(times_us[name]))
                     times_us[name].append(reading.us)
             else:
                 notes.add("rounds with a time that was not positive are left out")
             notes.update(filter(None, [read_clocks().note]))
+            if turn + 1 >= rounds and all(turn + 1 - len(crowded[name]) >= rounds for name in names):
+                break
             if turn + 1 >= FEWEST and time.perf_counter() - start > max_seconds:
                 break
-        if crowded:
-            notes.add(f"the core was taken or shared during {len(crowded)} of {turn + 1} rounds")
+        busy = {turn for turns in crowded.values() for turn in turns}
+        if busy:
+            notes.add(f"the core was taken or shared during {len(busy)} of {turn + 1} rounds")
     return ModelTimings(
         times_us={name: tuple(times) for name, times in times_us.items()},
         environment=environment,
@@ -182,7 +189,7 @@ def measure_model(
         dtype=str(inputs[0].dtype).removeprefix("torch."),
         memory_format=memory_format,
         notes=tuple(sorted(notes)),
-        crowded=tuple(crowded),
+        crowded={name: tuple(turns) for name, turns in crowded.items() if turns},
     )
 
 

@@ -58,6 +58,7 @@ def test_runtimes_never_share_a_table(name: str) -> None:
             measure_missing(table, [CONV], DeviceTimer("cpu", runtime=other))
 
 
+@pytest.mark.usefixtures("calm_core")
 def test_whole_models_run_in_it_and_stay_as_they_are(name: str) -> None:
     models = {str(width): nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU()) for width in (4, 6)}
     timings = measure_model(models, torch.randn(1, 3, 8, 8), runtime=name, rounds=6)

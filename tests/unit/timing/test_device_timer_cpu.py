@@ -9,8 +9,7 @@ import torch
 
 from tailprune.core.errors import InvalidShape, TailpruneError
 from tailprune.core.shapes import LayerShape
-from tailprune.timing import DeviceTimer, device_timer, host_clock
-from tailprune.timing.canary import Canary
+from tailprune.timing import DeviceTimer, device_timer
 
 
 def conv(out_channels: int = 8, **changes: object) -> LayerShape:
@@ -24,9 +23,8 @@ def timer() -> DeviceTimer:
     return DeviceTimer("cpu", max_visits=6)
 
 
-def test_keeps_every_raw_time_and_the_shape(timer: DeviceTimer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Canary, "is_slow", lambda self: False)
-    monkeypatch.setattr(host_clock, "preemptions", lambda: 0)
+@pytest.mark.usefixtures("calm_core")
+def test_keeps_every_raw_time_and_the_shape(timer: DeviceTimer) -> None:
     sample = timer.time(conv())
     assert sample.shape == conv()
     assert len(sample.times_us) == 6

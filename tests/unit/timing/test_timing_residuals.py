@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from tailprune.core.errors import InvalidShape, MissingLatency
 from tailprune.core.sample import LatencySample
 from tailprune.tables import LatencyTable
 from tailprune.timing import ModelCheck, ModelTimings, check_model
+from tailprune.timing.canary import Canary
 from tailprune.timing.residuals import inside_us
 from tailprune.tracing import trace_model
 
@@ -54,6 +57,7 @@ def test_five_percent_is_the_bar(predicted_us: float, holds: bool) -> None:
     assert found.summary().startswith(f"the sum of layers {'holds' if holds else 'misses'}: {predicted_us:,.0f} us predicted, 100 us measured (100 to 100)")  # fmt: skip
 
 
+@pytest.mark.usefixtures("calm_core")
 def test_the_sum_counts_calls_and_residuals_name_their_layers() -> None:
     net = Twice().eval()
     graph = trace_model(net, IMAGES)
@@ -75,12 +79,30 @@ def test_the_model_keeps_no_hooks_and_its_mode() -> None:
     assert not any(module._forward_pre_hooks for module in net.modules())
 
 
-def test_time_inside_belongs_to_the_layer_that_started_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter(range(0, 10**9, 1000))
-    monkeypatch.setattr("tailprune.timing.residuals.time.perf_counter_ns", lambda: next(now))
+@pytest.mark.parametrize(("slow_passes", "factor"), [(0, 1.0), (2, 1.0), (4, 3.0)])
+def test_time_inside_belongs_to_the_layer_that_started_last_where_the_core_was_calm(
+    monkeypatch: pytest.MonkeyPatch, slow_passes: int, factor: float
+) -> None:
+    """Each look at the clock is a microsecond after the last, five in slow passes; of eight passes four are too few to do without."""
+    now, marks = 0, itertools.count(-4)  # four marks in the pass that is not timed, then five a pass: its end, too
+
+    def slow(_canary: Canary) -> bool:
+        nonlocal step
+        passing = next(marks) // 5
+        step = 5000 if 0 <= passing < slow_passes else 1000
+        return step > 1000
+
+    def look() -> int:
+        nonlocal now
+        now += step
+        return now
+
+    step = 1000
+    monkeypatch.setattr(Canary, "is_slow", slow)
+    monkeypatch.setattr("tailprune.timing.residuals.time.perf_counter_ns", look)
     net = Twice().eval()
-    spent = inside_us(net, IMAGES, trace_model(net, IMAGES), torch.device("cpu"), threads=1, rounds=3)
-    assert spent == {"stem": 1.0, "body.0": 2.0, "head": 1.0}, "each mark is one microsecond after the last"
+    spent = inside_us(net, IMAGES, trace_model(net, IMAGES), torch.device("cpu"), threads=1, rounds=8)
+    assert spent == {"stem": factor, "body.0": 2 * factor, "head": factor}
 
 
 def test_an_unknown_layer_is_a_missing_latency() -> None:

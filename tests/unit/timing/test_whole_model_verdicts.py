@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tailprune.core.errors import InvalidShape, TailpruneError
 from tailprune.timing import ModelTimings, measure_model
 from tailprune.timing.host_clock import HostClock
 from tailprune.timing.readings import Prepared, Reading
+from tailprune.timing.whole_model import MOST_TURNS
 
 
 def timings(**times: list[float]) -> ModelTimings:
@@ -70,6 +72,7 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
 
 
+@pytest.mark.usefixtures("calm_core")
 def test_measures_every_model_in_every_round_and_leaves_them_alone() -> None:
     models = {"one": net().train(), "two": net().train(), "three": net().train()}
     before = {name: [t.clone() for t in model.state_dict().values()] for name, model in models.items()}
@@ -87,6 +90,7 @@ def test_measures_every_model_in_every_round_and_leaves_them_alone() -> None:
     assert (torch.get_num_threads(), gc.isenabled(), torch.is_grad_enabled()) == (threads, collecting, True)
 
 
+@pytest.mark.usefixtures("calm_core")
 def test_order_shifts_by_one_each_round() -> None:
     seen: list[str] = []
 
@@ -151,21 +155,33 @@ def test_models_run_in_the_dtype_they_are_deployed_in() -> None:
 
 def test_rounds_in_which_other_work_took_the_core_are_left_out_once_enough_others_are_there() -> None:
     a, b = [10.0] * 6 + [99.0] * 8, [20.0] * 6 + [30.0] * 8
-    calm = dataclasses.replace(timings(a=a, b=b), crowded=tuple(range(6, 14)))
-    assert (calm.median_us("a"), calm.interval_us("b")) == (10.0, (20.0, 20.0))
+    calm = dataclasses.replace(timings(a=a, b=b), crowded={"a": tuple(range(6, 14)), "b": (13,)})
+    assert (calm.median_us("a"), calm.median_us("b"), calm.interval_us("b")) == (10.0, 30.0, (20.0, 30.0))
     assert calm.verdict("a", "b").ratio == 0.5
     assert len(calm.times_us["a"]) == 14, "every raw time is kept"
-    never = dataclasses.replace(calm, crowded=tuple(range(1, 14)))
+    never = dataclasses.replace(calm, crowded={"a": tuple(range(1, 14))})
     assert never.median_us("a") == 99.0, "too few others: then they are all there is"
 
 
-def test_crowded_rounds_are_those_with_a_disturbed_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+def readings_of(monkeypatch: pytest.MonkeyPatch, disturbed: Callable[[int], bool]) -> None:
     turns = itertools.count()
 
     def prepare(self: HostClock, call: object, inputs: object, spare: object) -> Prepared:
-        return Prepared(read=lambda: Reading(1.0, next(turns) in (3, 8, 9)), warmups=1, calls=1)
+        return Prepared(read=lambda: Reading(1.0, disturbed(next(turns))), warmups=1, calls=1)
 
     monkeypatch.setattr(HostClock, "prepare", prepare)
+
+
+def test_crowded_rounds_are_those_with_a_disturbed_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings_of(monkeypatch, lambda turn: turn in (3, 8, 9))
     measured = measure_model({"a": net(), "b": net()}, torch.randn(2, 3, 8, 8), rounds=7)
-    assert measured.crowded == (1, 4)
-    assert measured.notes == ("the core was taken or shared during 2 of 7 rounds",)
+    assert measured.crowded == {"a": (1, 4), "b": (4,)}
+    assert len(measured.times_us["a"]) == len(measured.times_us["b"]) == 9, "until both have seven calm rounds"
+    assert measured.notes == ("the core was taken or shared during 2 of 9 rounds",)
+
+
+def test_a_host_that_is_never_calm_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings_of(monkeypatch, lambda turn: True)
+    measured = measure_model({"a": net()}, torch.randn(2, 3, 8, 8), rounds=7)
+    assert len(measured.times_us["a"]) == 7 * MOST_TURNS
+    assert measured.median_us("a") == 1.0
