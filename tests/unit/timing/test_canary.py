@@ -48,6 +48,12 @@ def test_waiting_ends_with_the_slow_spell() -> None:
     assert spell.is_slow(), "the next time of the script is the last one: waiting took four"
 
 
+def test_a_long_wait_is_remembered_as_one_slow_time() -> None:
+    bird = singing([7.0] * EVERY + [9.0] * 100 + [7.0])
+    bird.wait()
+    assert sorted(bird._times) == [7.0] * EVERY + [9.0], "or waiting would make slow times usual"
+
+
 def test_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0, 1_200_000)  # ns
     monkeypatch.setattr(canary.time, "perf_counter_ns", lambda: next(clock))
