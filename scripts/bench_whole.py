@@ -34,6 +34,8 @@ RATIO, TARGET = 0.4, 0.05
 #: The networks' own layers and the networks are timed in turn, so that what changes on the machine changes both: on a
 #: virtual machine speed changes by 10 % within seconds.
 PASSES, ROUNDS = 10, 6
+#: A layer inside its network is read once a pass, and a reading is not taken again.
+INSIDE_ROUNDS = 24
 #: Of the widths among which the snapped ones are chosen: thousands.
 PRECISION, MOST_VISITS = 0.05, 6
 
@@ -135,7 +137,7 @@ def run(case: Case, path: Path) -> dict:
             for name, traced in graphs.items()
         }
         inside = {
-            name: inside_us(model, example, graphs[name], timer.device, threads=1, rounds=ROUNDS)
+            name: inside_us(model, example, graphs[name], timer.device, threads=1, rounds=INSIDE_ROUNDS)
             for name, model in ready.items()
         }
         layers = {
