@@ -12,6 +12,7 @@ them on other ones, too. Writes benchmarks/between.csv and benchmarks/between.js
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import json
 import time
@@ -133,7 +134,9 @@ def compare(name: str, batch: int, side: int, pruned: bool) -> dict:
     whole = deployed(model, example).to(memory_format=torch.channels_last)
     bank, canary = RandomBank("cpu"), Canary()
     with pinned(threads=1):
-        clock = choose_runtime(torch.device("cpu"), None, "warm").prepare(whole, (example,), whole=True)
+        runtime = choose_runtime(torch.device("cpu"), None, "warm")
+        unheard = runtime.prepare(copy.deepcopy(whole), (example,))
+        clock = runtime.prepare(whole, (example,), whole=True)
         blocks = {shape: build_block(shape, bank) for _, shape in graph.shapes_at()}
         spares = {shape: build_block(shape, bank) for shape in blocks}
         places = {shape: Places(block()) for shape, block in blocks.items()}
@@ -143,10 +146,10 @@ def compare(name: str, batch: int, side: int, pruned: bool) -> dict:
         rings = {mib: itertools.cycle(ring.split(mib * 2**18)) for mib in sizes}
         calm = {(variant, shape): [] for variant in VARIANTS for shape in blocks}
         every = {(variant, shape): [] for variant in VARIANTS for shape in blocks}
-        whole_us = []
+        whole_us, unheard_us = [], []
         for turn in range(ROUNDS + 1):
             for variant in VARIANTS:
-                readings = [clock.read()]
+                heard, plain = clock.read(), unheard.read()
                 for shape, block in blocks.items():  # shapes inside: each one's own weights were used a whole turn ago
                     for _ in range(TAKES):
                         us, disturbed = one_reading(
@@ -157,7 +160,9 @@ def compare(name: str, batch: int, side: int, pruned: bool) -> dict:
                     if turn:  # the first round warms everything up
                         every[variant, shape].append(us)
                         calm[variant, shape] += [] if disturbed else [us]
-                whole_us += [reading.us for reading in readings if turn and not reading.disturbed]
+                if turn and not heard.disturbed:
+                    whole_us.append(heard.us)
+                    unheard_us += [] if plain.disturbed else [plain.us]
     taken = {key: median(calm[key] if len(calm[key]) >= FEWEST else every[key]) for key in every}
     return {
         "network": f"{name} batch {batch} at {side}x{side}, {'pruned' if pruned else 'dense'}",
@@ -165,6 +170,7 @@ def compare(name: str, batch: int, side: int, pruned: bool) -> dict:
         "dense": [name, batch, side],
         "weights_mib": sum(4 * shape.num_parameters for _, shape in graph.shapes_at()) / 2**20,
         "whole_us": whole_us,
+        "unheard_us": unheard_us,
         "calm": sum(map(len, calm.values())) / sum(map(len, every.values())),
         "sums_us": {
             str(variant): sum(layer.calls * taken[variant, shape] for layer, shape in graph.shapes_at())
@@ -214,6 +220,9 @@ def publish(found: list[dict], notes: list[str]) -> None:
                          "sum_us": us, "whole_us": middle, "whole_low_us": min(one["whole_us"]), "whole_high_us": max(one["whole_us"]),
                          "calm": one["calm"], "gap": us / middle - 1})  # fmt: skip
         chosen = one["sums_us"][str(SMALL if state == "0 MiB" else LARGE)] / middle - 1
+        figures[f"{one['network']}: a pass without songs over one with, less them, less 1"] = figure(
+            median(one["unheard_us"]) / middle - 1
+        )
         figures[f"{one['network']}, {state}: sum off whole by"] = figure(abs(chosen), 0.05)
     for state in sorted({row["state"] for row in rows}):
         for variant in map(str, VARIANTS):
