@@ -15,17 +15,14 @@ Progress = Callable[[int, int, str], None]
 Decision = TypeVar("Decision")
 
 
-#: A shape that did not settle and whose median has a standard error of more than this (a share of it) is loose: it met a bad time, and is
-#: timed again. It is the precision that timers ask for unless told otherwise.
-LOOSE = 0.01
-#: Visits that a loose shape gets, or one beside a doubtful edge, before the doubt is left standing.
+#: Visits that a noisy shape gets, or one beside a doubtful edge, before the doubt is left standing.
 MOST_VISITS = 4
 
 
 def measure_missing(
     table: LatencyTable, shapes: Iterable[LayerShape], timer: LayerTimer, *, progress: Progress | None = None
 ) -> int:
-    """Time the shapes that the table neither measured nor knows to fail; returns how many. Loose ones are timed again, later.
+    """Time the shapes that the table neither measured nor knows to fail; returns how many. Noisy ones are timed again, later.
 
     Every sample is in the table before the next is taken, every reading of a `ResumableTimer` too: a kill loses the one in
     flight and no more. A held shape is measured: a plan is made of measurements. Refuses a timer of another environment
@@ -37,18 +34,15 @@ def measure_missing(
         table, lacking, timer, lambda done, shape: progress and progress(done, len(lacking), str(shape))
     )
     for _ in range(MOST_VISITS - 1):
-        loose = [shape for shape in lacking if is_loose(table, shape)]
-        time_shapes(table, loose, timer, lambda done, shape: progress and progress(timed, timed, f"again: {shape}"))
+        noisy = [shape for shape in lacking if is_noisy(table, shape)]
+        time_shapes(table, noisy, timer, lambda done, shape: progress and progress(timed, timed, f"again: {shape}"))
     return timed
 
 
-def is_loose(table: LatencyTable, shape: LayerShape) -> bool:
-    """Is the shape's latency too uncertain, and may it be timed again?"""
+def is_noisy(table: LatencyTable, shape: LayerShape) -> bool:
+    """Did every visit of the shape meet a bad time, and may it be timed again?"""
     visits = table.visits(shape)
-    if not 0 < len(visits) < MOST_VISITS or not all("unstable" in visit.flags for visit in visits):
-        return False
-    sample = table.sample(shape)
-    return sample.noise_us > LOOSE * sample.median_us
+    return 0 < len(visits) < MOST_VISITS and all(visit.usable and "noisy" in visit.flags for visit in visits)
 
 
 def measure_while(

@@ -11,7 +11,7 @@ from ..core.shapes import LayerShape
 from ..steps import LatencyCurve, Staircase, detect_steps
 from ..tables import LatencyTable
 from .alignment import aligned_widths, ladders, learn_alignment
-from .lacking import MOST_VISITS, Progress, is_loose, time_shapes
+from .lacking import MOST_VISITS, Progress, is_noisy, time_shapes
 from .lines import Line
 from .propose import SHORT, Expectation, place_edge, propose_widths
 
@@ -89,12 +89,12 @@ class Rounds:
                 return found
 
     def visit(self, asked: Mapping[Line, Iterable[int]], again: Mapping[Line, Iterable[int]] | None = None) -> int:
-        """See what is asked for, and once more what is in doubt or came out loose, timing what the table lacks; how many visits came."""
+        """See what is asked for, and once more what is in doubt or came out noisy, timing what the table lacks; how many visits came."""
         new = {s: line.name for line, widths in asked.items() for w in widths for s in line.shapes(w)}
         doubtful = {s: line.name for line, widths in (again or {}).items() for w in widths for s in line.shapes(w)}
         came = self._see(new, doubtful)
         for _ in range(MOST_VISITS - 1):
-            came += self._see({}, {shape: name for shape, name in new.items() if is_loose(self.seen, shape)})
+            came += self._see({}, {shape: name for shape, name in new.items() if is_noisy(self.seen, shape)})
         return came
 
     def _see(self, new: Mapping[LayerShape, str], doubtful: Mapping[LayerShape, str]) -> int:
