@@ -15,14 +15,10 @@ Progress = Callable[[int, int, str], None]
 Decision = TypeVar("Decision")
 
 
-#: Visits that a noisy shape gets, or one beside a doubtful edge, before the doubt is left standing.
-MOST_VISITS = 4
-
-
 def measure_missing(
     table: LatencyTable, shapes: Iterable[LayerShape], timer: LayerTimer, *, progress: Progress | None = None
 ) -> int:
-    """Time the shapes that the table neither measured nor knows to fail; returns how many. Noisy ones are timed again, later.
+    """Time the shapes that the table neither measured nor knows to fail, each once; returns how many.
 
     Every sample is in the table before the next is taken, every reading of a `ResumableTimer` too: a kill loses the one in
     flight and no more. A held shape is measured: a plan is made of measurements. Refuses a timer of another environment
@@ -30,19 +26,7 @@ def measure_missing(
     """
     check_environment(table, timer)
     lacking = [shape for shape in dict.fromkeys(shapes) if shape not in table]
-    timed = time_shapes(
-        table, lacking, timer, lambda done, shape: progress and progress(done, len(lacking), str(shape))
-    )
-    for _ in range(MOST_VISITS - 1):
-        noisy = [shape for shape in lacking if is_noisy(table, shape)]
-        time_shapes(table, noisy, timer, lambda done, shape: progress and progress(timed, timed, f"again: {shape}"))
-    return timed
-
-
-def is_noisy(table: LatencyTable, shape: LayerShape) -> bool:
-    """Did every visit of the shape meet a bad time, and may it be timed again?"""
-    visits = table.visits(shape)
-    return 0 < len(visits) < MOST_VISITS and all(visit.usable and "noisy" in visit.flags for visit in visits)
+    return time_shapes(table, lacking, timer, lambda done, shape: progress and progress(done, len(lacking), str(shape)))
 
 
 def measure_while(

@@ -11,9 +11,12 @@ from ..core.shapes import LayerShape
 from ..steps import LatencyCurve, Staircase, detect_steps
 from ..tables import LatencyTable
 from .alignment import aligned_widths, ladders, learn_alignment
-from .lacking import MOST_VISITS, Progress, is_noisy, time_shapes
+from .lacking import Progress, time_shapes
 from .lines import Line
 from .propose import SHORT, Expectation, place_edge, propose_widths
+
+#: Visits a shape beside a doubtful edge gets before the doubt is left standing.
+MOST_VISITS = 4
 
 
 class Rounds:
@@ -89,15 +92,9 @@ class Rounds:
                 return found
 
     def visit(self, asked: Mapping[Line, Iterable[int]], again: Mapping[Line, Iterable[int]] | None = None) -> int:
-        """See what is asked for, and once more what is in doubt or came out noisy, timing what the table lacks; how many visits came."""
+        """See what is asked for, and once more what is in doubt, timing what the table lacks; how many visits came."""
         new = {s: line.name for line, widths in asked.items() for w in widths for s in line.shapes(w)}
         doubtful = {s: line.name for line, widths in (again or {}).items() for w in widths for s in line.shapes(w)}
-        came = self._see(new, doubtful)
-        for _ in range(MOST_VISITS - 1):
-            came += self._see({}, {shape: name for shape, name in new.items() if is_noisy(self.seen, shape)})
-        return came
-
-    def _see(self, new: Mapping[LayerShape, str], doubtful: Mapping[LayerShape, str]) -> int:
         unseen = [shape for shape in new if shape not in self.seen]
         self.timed += self._time([shape for shape in unseen if shape not in self.table], new)
         repeated = [shape for shape in doubtful if self._may_repeat(shape)]

@@ -25,8 +25,8 @@ class LatencyTable:
     """Measured latencies of one environment, in one SQLite file or in memory. A `core.protocols.LatencySource`.
 
     A shape may be visited several times. Its **sample** is the union of the raw times of its visits without a doubt
-    (not unstable, throttled or noisy); of the surer ones of its visits with times, if every one is in doubt; of none, if it
-    could not be run. Its latency is the median of those times. Between the measured ends of a held plateau the table
+    (not unstable, throttled or noisy); of all its visits with times, if every one is in doubt; of none, if it could
+    not be run. Its latency is the median of those times. Between the measured ends of a held plateau the table
     answers with the plateau's value, kind `held`; anywhere else it raises MissingLatency and never guesses.
 
     >>> from tailprune.core.environment import Environment

@@ -61,15 +61,12 @@ class Series:
     def clock_jumped(self) -> bool:
         return bool(self.sm_clocks_hz) and min(self.sm_clocks_hz) < (1 - CLOCK_JUMP) * max(self.sm_clocks_hz)
 
-    def sample(self, *, unstable: bool, precision: float) -> LatencySample:
-        """What the readings come to. Noisy where they did not settle, and the median's standard error is more than the precision asked for."""
+    def sample(self, *, unstable: bool) -> LatencySample:
         crowded = len(self.disturbed_us) > len(self.times_us) < FEWEST_CALM  # then all of them are better than so few
         times_us = (*self.times_us, *self.disturbed_us) if crowded else tuple(self.times_us)
         if not times_us:
             return failed_sample(self.shape, "refused", f"none of {self.visits} readings was a positive time")
-        plain = LatencySample(shape=self.shape, times_us=times_us)
-        scattered = unstable and plain.noise_us > precision * plain.median_us
-        noisy = self.rejected > 0 or crowded or self.clock_jumped or scattered
+        noisy = self.rejected > 0 or crowded or self.clock_jumped
         flags = {"unstable": unstable, "throttled": bool(self.slowdowns), "noisy": noisy}
         notes = sorted(self.notes)
         if self.begun:
@@ -154,6 +151,6 @@ def interleave(
                 if verdict == "go on":
                     going_on.append(series)
                 else:
-                    finished.append(series.sample(unstable=verdict == "unstable", precision=rule.precision))
+                    finished.append(series.sample(unstable=verdict == "unstable"))
             alive = going_on
         yield from finished

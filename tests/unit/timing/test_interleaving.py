@@ -141,14 +141,6 @@ def test_clocks_are_read_behind_the_visits() -> None:
     assert device.log[:5] == ["+w1", "+w2", "w1", "w2", "clocks"], "an idle device's clock says nothing"
 
 
-@pytest.mark.parametrize(("spread_us", "flags"), [(0.5, ()), (3.0, ("unstable",)), (30.0, ("unstable", "noisy"))])
-def test_a_visit_in_a_bad_time_is_noisy(spread_us: float, flags: tuple[str, ...]) -> None:
-    """Of 25 times spread evenly over 2 x 3 us the median is known to 2 us at 95 % and to 0.6 at one sigma; 1 % was asked for."""
-    order = [(7 * i) % 25 for i in range(25)]  # drawn from all over the spread from the start
-    (sample,) = Device(w1=[100.0 + spread_us * (i - 12) / 12 for i in order]).run([1])
-    assert sample.flags == flags
-
-
 def test_disturbed_readings_are_left_out_and_counted() -> None:
     device = Device(w1=[100.0, 130.0])
     device.disturbed = [False, True]
