@@ -31,7 +31,7 @@ from recipes.contest import deployed
 from recipes.models import slim_resnet
 from scripts.record import figure, record
 from tailprune.timing import build_block, l2_for
-from tailprune.timing.between import FORGOTTEN_MIB, NEIGHBOURS, PARTS, RING_MIB
+from tailprune.timing.between import FORGOTTEN_MIB, NEIGHBOURS, RING_MIB
 from tailprune.timing.blocks import Block
 from tailprune.timing.canary import Canary
 from tailprune.timing.host_clock import TAKES
@@ -71,17 +71,17 @@ class Variant:
 
 
 SMALL = Variant()
-LARGE = Variant(mib=FORGOTTEN_MIB * (PARTS - 1) // PARTS, spare="elsewhere", behind=FORGOTTEN_MIB // PARTS)
+LARGE = Variant(mib=FORGOTTEN_MIB, spare="elsewhere")
 VARIANTS = (
     Variant(neighbours=False, inputs=False),
     SMALL,
     Variant(mib=16),
     Variant(mib=64),
     Variant(mib=16, spare="same"),
-    Variant(mib=16, spare="elsewhere"),
+    LARGE,
     Variant(mib=16, spare="elsewhere", neighbours=False),
     Variant(mib=14, spare="elsewhere", behind=2),
-    LARGE,
+    Variant(mib=12, spare="elsewhere", behind=4),
     Variant(mib=8, spare="elsewhere", behind=8),
     Variant(mib=60, spare="elsewhere", behind=4),
     Variant(mib=12, spare="elsewhere", behind=4, neighbours=False),
@@ -149,7 +149,7 @@ def compare(name: str, batch: int, side: int, pruned: bool) -> dict:
         whole_us, unheard_us = [], []
         for turn in range(ROUNDS + 1):
             for variant in VARIANTS:
-                heard, plain = clock.read(), unheard.read()
+                heard, plain = (clock.read(), unheard.read()) if turn % 2 else (unheard.read(), clock.read())[::-1]
                 for shape, block in blocks.items():  # shapes inside: each one's own weights were used a whole turn ago
                     for _ in range(TAKES):
                         us, disturbed = one_reading(

@@ -23,8 +23,6 @@ NEIGHBOURS = tuple(
 #: Read between two calls of a layer: sixteen times the L2 of the core this was measured on. From 4 to 64 MiB sums of layers stay the
 #: same within noise (benchmarks/between.csv), presumably since weights that have left the L2 wait in the L3 or behind it either way.
 FORGOTTEN_MIB = 16
-#: The last of so many parts is read behind the spare: 4 MiB of 16, four times the L2 of that core (benchmarks/between.csv).
-PARTS = 4
 #: Networks with a smaller working set keep their weights near the core: there nothing is read (benchmarks/between.csv, "slim").
 SMALL_MIB = 4
 #: More than the L3 that one core gets of any CPU known to us.
@@ -47,13 +45,12 @@ def l2_for(graph: ModelGraph) -> str:
 
 
 class OtherWork:
-    """What a pass through the rest of a network does between two calls of a block: three parts, a call of its spare behind the first.
+    """What a pass through the rest of a network does between two calls of a block, in two parts with a call of its spare between.
 
-    `forget` reads most of `mib` of numbers: weights that were not used since are then where the network's are. Reading evicts code, too,
-    which a network does not: code is small, and stays in the L3. So the spare, the same block with weights of its own, is called
-    behind it, which brings the code back. `displace` reads the rest, more than a core's L2 holds: a network runs other layers'
-    code and weights through it before it comes back to a layer. `arrive` runs the neighbours and reads the timed block's inputs,
-    as the layer before it wrote them. Where nothing is read (a small network) weights and code stay warm.
+    `forget` reads `mib` of numbers: weights that were not used since are then where the network's are. `arrive` runs the
+    neighbours and reads the timed block's inputs, as the layer before it wrote them. Reading evicts code, too, which a network does
+    not: code is small, and stays in the L3. So the spare, the same block with weights of its own, is called behind it: it brings the
+    code back, and leaves the timed weights alone. Where nothing is read (a small network) weights stay warm.
 
     Each time the next part of a ring is read, so that no part of it is still cached: one part read again and again would stay in
     the L3, or not, as other programs please, and times would jump with that.
@@ -62,14 +59,10 @@ class OtherWork:
     def __init__(self, mib: int, bank: RandomBank) -> None:
         self.mib = mib
         ring = bank.scratch(max(RING_MIB, 2 * mib) * 2**20 if mib else 0)
-        self._parts = itertools.cycle(ring.split(mib * 2**18 // PARTS))  # float32
+        self._parts = itertools.cycle(ring.split(mib * 2**18))  # float32
         self._neighbours = [build_block(shape, bank) for shape in NEIGHBOURS]
 
     def forget(self) -> None:
-        for _ in range(PARTS - 1):
-            next(self._parts).sum()
-
-    def displace(self) -> None:
         next(self._parts).sum()
 
     def arrive(self, inputs: Sequence[Tensor]) -> None:

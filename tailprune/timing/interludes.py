@@ -3,47 +3,55 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from torch import nn
 
 from .canary import Canary
 
-#: Between two songs inside a pass. Slow spells last for parts of a millisecond and longer (`canary`); a song takes 14 us.
+#: About so long between two songs inside a pass. Slow spells last for parts of a millisecond and longer (`canary`); a song takes 14 us.
 EVERY_US = 500.0
 
 
 class Interludes:
     """Songs of a canary between the modules of a network while it is timed; what they take is not the network's time.
 
-    Without modules (`listen_in`) it hears nothing. `begin` before a pass; after it `slow` says whether any song was, `sung_us` what to
+    Before `listen_in` it hears nothing. `begin` before a pass; after it `slow` says whether any song was, `sung_us` what to
     take off. Songs leave the small caches to the canary's 48 KiB.
 
     >>> import torch
-    >>> interludes, net = Interludes(Canary(), every_us=0), nn.Sequential(nn.ReLU(), nn.ReLU())
-    >>> interludes.listen_in(net)
+    >>> interludes, net = Interludes(Canary()), nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
+    >>> interludes.listen_in(net, pass_us=1000)
+    2
     >>> interludes.begin(); _ = net(torch.zeros(8)); interludes.sung_us > 0
     True
     """
 
-    def __init__(self, canary: Canary, every_us: float = EVERY_US) -> None:
+    def __init__(self, canary: Canary) -> None:
         self.canary = canary
-        self.every_ns = every_us * 1e3
         self.begin()
 
-    def listen_in(self, network: nn.Module) -> None:
-        """From now on listen before the leaf modules of this network, which keeps the hooks: give it a copy."""
-        for module in network.modules():
-            if next(module.children(), None) is None:
-                module.register_forward_pre_hook(self._before)
+    def listen_in(self, network: nn.Module, pass_us: float) -> int:
+        """From now on listen in front of so many leaf modules of this network, evenly spread over a pass of this duration; how many.
+
+        The network keeps them: give it a copy. Not by hooks, which cost each module microseconds: `forward` is wrapped.
+        """
+        leaves = [module for module in network.modules() if next(module.children(), None) is None]
+        songs = min(len(leaves), int(pass_us / EVERY_US))
+        for song in range(songs):
+            module = leaves[(2 * song + 1) * len(leaves) // (2 * songs)]
+            module.forward = self._behind_a_song(module.forward)
+        return songs
 
     def begin(self) -> None:
         self.slow = False
         self.sung_us = 0.0
-        self._last_ns = time.perf_counter_ns()
 
-    def _before(self, _module: nn.Module, _inputs: object) -> None:
-        start = time.perf_counter_ns()
-        if start - self._last_ns >= self.every_ns:
+    def _behind_a_song(self, forward: Callable[..., object]) -> Callable[..., object]:
+        def sing_first(*args: object, **kwargs: object) -> object:
+            start = time.perf_counter_ns()
             self.slow = self.canary.is_slow() or self.slow
-            self._last_ns = time.perf_counter_ns()
-            self.sung_us += (self._last_ns - start) / 1e3
+            self.sung_us += (time.perf_counter_ns() - start) / 1e3
+            return forward(*args, **kwargs)
+
+        return sing_first

@@ -18,9 +18,10 @@ from tailprune.core.errors import InvalidShape
 from tailprune.core.graph import Layer, ModelGraph, WidthExpr
 from tailprune.core.shapes import LayerShape
 from tailprune.timing import between, host_clock, l2_for
-from tailprune.timing.between import NEIGHBOURS, PARTS, OtherWork, other_work
+from tailprune.timing.between import NEIGHBOURS, OtherWork, other_work
 from tailprune.timing.canary import Canary
 from tailprune.timing.host_clock import TAKES, HostClock
+from tailprune.timing.interludes import EVERY_US, Interludes
 from tailprune.timing.random_data import RandomBank
 from tailprune.timing.readings import MAX_CALLS, calls_per_reading
 from tailprune.timing.runtimes import Runtime
@@ -47,9 +48,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def noted_work(log: list[str], mib: int) -> SimpleNamespace:
-    return SimpleNamespace(
-        mib=mib, forget=Noted(log, "forget"), displace=Noted(log, "displace"), arrive=Noted(log, "arrive")
-    )
+    return SimpleNamespace(mib=mib, forget=Noted(log, "forget"), arrive=Noted(log, "arrive"))
 
 
 def test_a_spare_brings_the_code_back_and_leaves_the_timed_weights_forgotten(log: list[str]) -> None:
@@ -58,7 +57,7 @@ def test_a_spare_brings_the_code_back_and_leaves_the_timed_weights_forgotten(log
     assert log == ["block"] * (prepared.warmups - 1)
     log.clear()
     reading = prepared.read()
-    assert log == ["forget", "spare", "displace", "arrive", "block"], "a second timed call would find its weights warm"
+    assert log == ["forget", "spare", "arrive", "block"], "a second timed call would find its weights warm"
     assert clock.wants_spare
     assert prepared.calls == 1
     assert reading.us > 0
@@ -135,7 +134,7 @@ def test_a_reading_behind_which_the_core_is_slow_is_taken_again(
     prepared = HostClock(noted_work(log, 4), canary).prepare(Noted(log, "block"), [], Noted(log, "spare"))
     log.clear()
     assert prepared.read().disturbed is disturbed
-    assert log == ["forget", "spare", "displace", "wait", "arrive", "block", "listen"] * takes
+    assert log == ["forget", "spare", "wait", "arrive", "block", "listen"] * takes
 
 
 def test_the_spares_output_and_the_blocks_lie_in_places_of_their_own(
@@ -155,7 +154,7 @@ def test_the_spares_output_and_the_blocks_lie_in_places_of_their_own(
     prepared = HostClock(noted_work(log, 4)).prepare(Noted(log, "block"), [], Noted(log, "spare"))
     log.clear()
     prepared.read()
-    assert log == ["forget", "(", "spare", ")", "displace", "(", "arrive", "block", ")"]
+    assert log == ["forget", "(", "spare", ")", "(", "arrive", "block", ")"]
 
 
 @pytest.mark.parametrize(("slow", "disturbed"), [(False, False), (True, True)])
@@ -164,13 +163,13 @@ def test_songs_inside_a_network_are_not_its_time_and_tell_of_a_slow_core(
 ) -> None:
     now = itertools.count(0, 1_000_000)  # every look at the clock a millisecond
     monkeypatch.setattr(host_clock.time, "perf_counter_ns", lambda: next(now))
+    monkeypatch.setattr(host_clock, "calls_per_reading", lambda us, least: 1)
     inside: list[bool] = []
     canary = SimpleNamespace(wait=lambda: None, is_slow=lambda: bool(inside) and slow)
-    clock, net = HostClock(canary=canary), nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
-    net[0].register_forward_pre_hook(lambda *_: inside.append(True))
-    net[2].register_forward_hook(lambda *_: inside.clear())
-    clock.interludes.listen_in(net)
-    monkeypatch.setattr(host_clock, "calls_per_reading", lambda us, least: 1)
+    clock, net = HostClock(canary=canary), nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU(), nn.ReLU())
+    net.register_forward_pre_hook(lambda *_: inside.append(True))
+    net.register_forward_hook(lambda *_: inside.clear())
+    assert clock.interludes.listen_in(net, pass_us=3 * EVERY_US) == 3
     reading = clock.prepare(lambda: net(torch.zeros(4)), []).read()
     assert reading.disturbed is disturbed
     assert reading.us == 1000 * (2 * 3 + 1 - 3), (
@@ -178,17 +177,30 @@ def test_songs_inside_a_network_are_not_its_time_and_tell_of_a_slow_core(
     )
 
 
-def test_only_an_eager_network_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hooks(name: str, **whole: bool) -> int:
-        net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-        runtime = Runtime(
-            name=name, l2="warm", deploy=lambda module, inputs: lambda: module(*inputs), clock=HostClock()
-        )
-        runtime.prepare(net, (torch.zeros(1, 4),), **whole)
-        return sum(len(module._forward_pre_hooks) for module in net.modules())
+@pytest.mark.parametrize(
+    ("pass_us", "songs"), [(0.0, []), (499.0, []), (500.0, [2]), (1100.0, [1, 3]), (1e6, [0, 1, 2, 3, 4])]
+)
+def test_songs_are_spread_over_the_pass(pass_us: float, songs: list[int]) -> None:
+    net = nn.Sequential(*(nn.Sequential(nn.Identity()) for _ in range(5)))
+    assert Interludes(Canary()).listen_in(net, pass_us) == len(songs)
+    assert [i for i, stage in enumerate(net) if "forward" in vars(stage[0])] == songs
+    assert not any(module._forward_pre_hooks for module in net.modules())
 
-    assert hooks("eager", whole=True) == 2
-    assert hooks("eager") == hooks("compile", whole=True) == 0
+
+def test_only_a_whole_eager_network_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Interludes, "listen_in", lambda self, network, pass_us: heard.append(network) or 0)
+    heard: list[nn.Module] = []
+    net, images = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), (torch.zeros(1, 4),)
+
+    def prepare(name: str, **whole: bool) -> None:
+        deploy = lambda module, inputs: lambda: module(*inputs)  # noqa: E731
+        Runtime(name=name, l2="warm", deploy=deploy, clock=HostClock()).prepare(net, images, **whole)
+
+    prepare("compile", whole=True)
+    prepare("eager")
+    assert heard == []
+    prepare("eager", whole=True)
+    assert heard == [net]
 
 
 def test_short_calls_are_read_several_at_a_time() -> None:
@@ -206,21 +218,16 @@ def test_other_work_forgets_another_part_each_time_then_neighbours_run_and_input
     class Bank:
         def scratch(self, num_bytes: int) -> SimpleNamespace:
             assert num_bytes == between.RING_MIB * 2**20
-            parts = [Noted(log, f"part {i}") for i in range(7)]
-            return SimpleNamespace(split=lambda count: parts if count * 4 * PARTS == 5 * 2**20 else [])
+            parts = [Noted(log, f"part {i}") for i in range(3)]
+            return SimpleNamespace(split=lambda count: parts if count * 4 == 5 * 2**20 else [])
 
     monkeypatch.setattr(between, "build_block", lambda shape, bank: Noted(log, "neighbour"))
     work = OtherWork(5, Bank())
-    for _ in range(3):
+    for _ in range(4):
         work.forget()
-        log.append("spare")
-        work.displace()
         work.arrive([Noted(log, "input")])
-    parts = iter([f"part {i % 7}" for i in range(3 * PARTS)])
-    for at in range(0, len(log), PARTS + 1 + len(NEIGHBOURS) + 1):
-        read = [next(parts) for _ in range(PARTS)]
-        visit = [*read[:-1], "spare", read[-1], *["neighbour"] * len(NEIGHBOURS), "input"]
-        assert log[at : at + len(visit)] == visit
+    visits = [[part, *["neighbour"] * len(NEIGHBOURS), "input"] for part in ("part 0", "part 1", "part 2", "part 0")]
+    assert log == [step for visit in visits for step in visit]
 
 
 def test_the_state_says_how_much_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,10 +241,10 @@ def test_the_state_says_how_much_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_ring_is_longer_than_what_is_read() -> None:
     bank = RandomBank("cpu")
     work = OtherWork(between.RING_MIB, bank)
-    drawn = [next(work._parts) for _ in range(3 * PARTS)]
-    assert sum(part.numel() * 4 for part in drawn[:PARTS]) == between.RING_MIB * 2**20
-    assert len({part.data_ptr() for part in drawn[: 2 * PARTS]}) == 2 * PARTS
-    assert [part.data_ptr() for part in drawn[2 * PARTS :]] == [part.data_ptr() for part in drawn[:PARTS]]
+    first, second, third = (next(work._parts) for _ in range(3))
+    assert first.numel() * 4 == between.RING_MIB * 2**20
+    assert first.data_ptr() != second.data_ptr()
+    assert first.data_ptr() == third.data_ptr()
 
 
 @pytest.mark.parametrize("l2", ["cold", "hot", "00 MiB", "16", "16 MB", "-2 MiB", "99999 MiB", ""])
