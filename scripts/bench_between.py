@@ -4,7 +4,7 @@
 
 For each network, dense and pruned by 40 % (magnitude, global, not rounded): the sum of the medians of its blocks, timed in
 turn with nothing, neighbours, a spare, or so many MiB read between two calls of a block, against the whole network measured in the
-same rounds. Both are read in calm moments (`canary`, `interludes`). FOLDER keeps one result per network, so that a run that was
+same rounds, and that against itself with songs inside. All are read in calm moments (`canary`, `interludes`). FOLDER keeps one result per network, so that a run that was
 stopped goes on. The protocol's constants (`tailprune.timing.between`) were chosen on such networks; scripts/bench_whole.py tests
 them on other ones, too. Writes benchmarks/between.csv and benchmarks/between.json.
 """
@@ -213,15 +213,15 @@ def one_reading(
 def publish(found: list[dict], notes: list[str]) -> None:
     rows, figures = [], {}
     for one in found:
-        middle = median(one["whole_us"])
+        middle = median(one["unheard_us"])
         state = protocol(*one["dense"])
         for variant, us in one["sums_us"].items():
             rows.append({"network": one["network"], "weights_mib": round(one["weights_mib"], 1), "state": state, "variant": variant,
-                         "sum_us": us, "whole_us": middle, "whole_low_us": min(one["whole_us"]), "whole_high_us": max(one["whole_us"]),
+                         "sum_us": us, "whole_us": middle, "whole_low_us": min(one["unheard_us"]), "whole_high_us": max(one["unheard_us"]),
                          "calm": one["calm"], "gap": us / middle - 1})  # fmt: skip
         chosen = one["sums_us"][str(SMALL if state == "0 MiB" else LARGE)] / middle - 1
-        figures[f"{one['network']}: a pass without songs over one with, less them, less 1"] = figure(
-            median(one["unheard_us"]) / middle - 1
+        figures[f"{one['network']}: a pass with songs, less them, over one without, less 1"] = figure(
+            median(one["whole_us"]) / middle - 1
         )
         figures[f"{one['network']}, {state}: sum off whole by"] = figure(abs(chosen), 0.05)
     for state in sorted({row["state"] for row in rows}):

@@ -21,7 +21,7 @@ NEIGHBOURS = tuple(
     for inputs, outputs, side, kernel in ((64, 64, 16, 3), (40, 72, 16, 1), (128, 128, 8, 3), (24, 96, 32, 1))
 )  # fmt: skip
 #: Read between two calls of a layer: sixteen times the L2 of the core this was measured on. From 4 to 64 MiB sums of layers stay the
-#: same within noise (benchmarks/between.csv), presumably since weights that have left the L2 wait in the L3 or behind it either way.
+#: same within noise (benchmarks/between-without-canary.csv), presumably since weights that have left the L2 wait in the L3 or behind it either way.
 FORGOTTEN_MIB = 16
 #: Networks with a smaller working set keep their weights near the core: there nothing is read (benchmarks/between.csv, "slim").
 SMALL_MIB = 4
