@@ -34,7 +34,7 @@ class Interludes:
     def listen_in(self, network: nn.Module, pass_us: float) -> int:
         """From now on listen in front of so many leaf modules of this network, evenly spread over a pass of this duration; how many.
 
-        The network keeps them: give it a copy. Not by hooks, which cost each module microseconds: `forward` is wrapped.
+        The network keeps them: give it a copy. Not by hooks, for which PyTorch calls a module on a slower path: `forward` is wrapped.
         """
         leaves = [module for module in network.modules() if next(module.children(), None) is None]
         songs = min(len(leaves), int(pass_us / EVERY_US))
