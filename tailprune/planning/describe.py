@@ -12,7 +12,7 @@ from ..core.plan import GroupChoice, WidthPlan
 from ..core.scores import ChannelScores
 from .candidates import Candidates
 from .costs import TICKS_PER_US, LayerCosts
-from .problem import UNITS_OF_IMPORTANCE, Objective, Problem, Solution, importance_units
+from .problem import UNITS_OF_IMPORTANCE, Objective, Problem, Solution, importance_units, tie
 
 
 def write_plan(
@@ -41,7 +41,7 @@ def write_plan(
     warnings += _at_the_limits(widths, candidates, objective, found.time, floors=policy != "grow")
     if budget_us is None and found.time > host_time:
         warnings.append(f"slower than the host by {(found.time - host_time) / TICKS_PER_US:,.1f} us")
-    if budget_us is None and found.loss > host_loss:
+    if budget_us is None and found.loss > host_loss + problem.tie:
         warnings.append(f"keeps less importance than the host, by {(found.loss - host_loss) / UNITS_OF_IMPORTANCE:.2%}")
     proved = goal != "rule" and found.is_optimal(objective)
     return assemble_plan(
@@ -118,6 +118,7 @@ def assemble_plan(
         )
         for g in scores.groups
     )
+    host, kept = importance_units(scores, host_widths), importance_units(scores, widths)
     return WidthPlan(
         model=graph.model,
         fingerprint=graph.fingerprint,
@@ -135,8 +136,8 @@ def assemble_plan(
         budget_us=budget_us,
         latency_kind=costs.worst_kind(graph, graph.widths, host_widths, widths),
         latency_origin=costs.origin,
-        host_importance=importance_units(scores, host_widths) / UNITS_OF_IMPORTANCE,
-        importance=importance_units(scores, widths) / UNITS_OF_IMPORTANCE,
+        host_importance=host / UNITS_OF_IMPORTANCE,
+        importance=(host if abs(kept - host) <= tie(scores) else kept) / UNITS_OF_IMPORTANCE,
         scores_method=scores.method,
         dtype=graph.dtype,
         memory_format=graph.memory_format,

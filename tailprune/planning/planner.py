@@ -126,7 +126,9 @@ def plan_widths(
         objective = Objective(minimise="time", limit=found.loss)
     else:
         faster = chosen_goal == "faster"
-        objective = Objective(minimise="time" if faster else "loss", limit=host_loss if faster else limit)
+        objective = Objective(
+            minimise="time" if faster else "loss", limit=host_loss + problem.tie if faster else limit
+        )
         starts = [] if start is None else [start]
         if limits:
             bound = set_limits(problem, limits)
@@ -137,7 +139,7 @@ def plan_widths(
             found = answer or _cheapest(problem, objective, candidates, solver, solving_s)
     if budget_us is not None and found.time > limit:
         _refuse_budget(problem, found, budget_us, candidates, chosen_policy, chosen_goal)
-    if start is not None and (found.time, found.loss) == (host_time, host_loss):
+    if start is not None and found.time == host_time and host_loss <= found.loss <= host_loss + problem.tie:
         found = problem.solution(start, solver=found.solver, bound=found.bound)  # of equals, the one that moves nothing
     return write_plan(
         problem, found, objective, candidates=candidates, policy=chosen_policy,

@@ -4,7 +4,8 @@
     against   loss(k) = sum over groups g of  V_g(widest candidate) - V_g(k_g),        k_g in candidates of g
 
 Two integers describe a choice of widths: its time (picoseconds) and its loss (importance in units of 1e-12). An
-objective minimises one under a limit on the other, and among equals takes the lower other.
+objective minimises one under a limit on the other, and among equals takes the lower other. Every group's loss is
+rounded, so losses nearer to one another than a unit a group (`tie`) are equal.
 """
 
 from __future__ import annotations
@@ -117,6 +118,10 @@ class Problem:
     def num_variables(self) -> int:
         return len(self.structure.variables)
 
+    @property
+    def tie(self) -> int:
+        return tie(self.scores)
+
     def cell(self, axes: tuple[int, ...], positions: Sequence[int]) -> tuple[int, ...]:
         """Where a table is read at these positions of the variables."""
         count = self.num_variables
@@ -186,6 +191,11 @@ class Problem:
 
 def importance_units(scores: ChannelScores, widths: Mapping[str, int]) -> int:
     return sum(value_units(scores, g.group, widths.get(g.group, g.width)) for g in scores.groups)
+
+
+def tie(scores: ChannelScores) -> int:
+    """Equal importances differ by no more than this in units: half a unit a group on either side."""
+    return len(scores.groups)
 
 
 def value_units(scores: ChannelScores, group: str, width: int) -> int:

@@ -8,7 +8,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planning_worlds import (
     CURVES,
@@ -50,6 +50,7 @@ seeds = st.integers(0, 10_000)
 
 
 @settings(max_examples=80, deadline=None)
+@example(seed=8499, ratio=0.3, reach=1, policy="snap")  # the fastest keeps exactly as much, 1e-12 less when rounded
 @given(
     seed=seeds,
     ratio=st.sampled_from((0.1, 0.3, 0.5, 0.8)),
