@@ -22,9 +22,10 @@ import numpy as np
 from scripts.fill_cells import GRANULE
 from scripts.fill_lines import lines
 from scripts.record import figure, record
+from tailprune.core.sample import SLOW, USUAL
 from tailprune.filling import group_line
 from tailprune.timing.blocks import build_block
-from tailprune.timing.canary import SLOW, USUAL, Canary
+from tailprune.timing.canary import Canary
 from tailprune.timing.machine import cpu_name, keep_freed_memory, pinned, preemptions
 from tailprune.timing.places import Places
 from tailprune.timing.random_data import RandomBank

@@ -126,9 +126,7 @@ def plan_widths(
         objective = Objective(minimise="time", limit=found.loss)
     else:
         faster = chosen_goal == "faster"
-        objective = Objective(
-            minimise="time" if faster else "loss", limit=host_loss + problem.tie if faster else limit
-        )
+        objective = Objective(minimise="time" if faster else "loss", limit=host_loss + problem.tie if faster else limit)
         starts = [] if start is None else [start]
         if limits:
             bound = set_limits(problem, limits)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .segment import Floats
+from .segment import STEEPEST, Floats
 
 #: Granules to a period that are looked for: the steps of longer ones show by themselves.
 PERIODS = (2, 4, 8, 16)
@@ -16,6 +16,9 @@ FEWEST, CHANCE = 4, 1e-3
 #: Neighbouring excesses share a tread. With two points to each their correlation is 0.3 for independent noise, and the variance of
 #: their mean 1 + 2 x 0.3 times what it would be without; longer treads share less.
 SHARED = 1.6
+#: A tread on which latency changes by more than this share, and faster than a plateau can (`segment.STEEPEST`), has a step of its own:
+#: a kernel switch, often behind the narrowest widths. Its slope is none, and would hide the steps at both its ends.
+BROKEN = 0.2
 
 
 def recurring_gaps(x: Floats, y: Floats, granule: int, least_us: float) -> frozenset[int]:
@@ -58,6 +61,9 @@ def _excesses(x: Floats, y: Floats, period: int) -> tuple[Floats, Floats, Floats
     risen = np.bincount(tread[1:][within], rises[within], size)
     wide = np.bincount(tread[1:][within], gaps[within], size)
     slope = np.divide(risen, wide, out=np.full(size, np.nan), where=wide > 0)
+    last = np.searchsorted(tread, np.arange(size), side="right") - 1  # of each tread
+    steepest = np.maximum(STEEPEST * y[last] / x[last], BROKEN * y[last] / np.maximum(wide, 1.0))
+    slope[np.abs(slope) > steepest] = np.nan
     across = np.flatnonzero(np.diff(tread) == 1)
     excess = rises[across] - gaps[across] * (slope[tread[across]] + slope[tread[across + 1]]) / 2
     known = np.isfinite(excess)

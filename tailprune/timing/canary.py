@@ -7,15 +7,13 @@ from collections import deque
 
 import torch
 
+from ..core.sample import SLOW, usual_time
 from .random_data import RandomBank
 
 #: A product of two square matrices of this side: 7 us on one core with AVX-512, all of it in the core's own caches.
 SIDE = 64
-#: Between its two groups of times on a busy host: 46 % within 3 % of the usual one, 41 % more than 15 % above (`benchmarks/reading.csv`).
-SLOW = 1.08
-#: The usual time is this quantile of the last so many: the fast mode, though the core were shared for most of the time; and a
-#: clock that sinks for good becomes usual.
-USUAL, REMEMBERED = 0.1, 2000
+#: Its usual time is that of the last so many: a clock that sinks for good becomes usual.
+REMEMBERED = 2000
 #: How often the usual time is worked out anew, and how many times come before the first answer.
 EVERY = 50
 #: In trials calm spells came every few milliseconds on a busy host; a core that is slow for longer is not waited for.
@@ -52,7 +50,7 @@ class Canary:
         while len(self._times) < EVERY:
             self._times.append(self.sing())
         if self._asked % EVERY == 0:
-            self._usual_us = sorted(self._times)[int(USUAL * len(self._times))]
+            self._usual_us = usual_time(self._times)
         self._asked += 1
         us = self.sing()
         self._times.append(us)

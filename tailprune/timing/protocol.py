@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from ..core.protocols import Notebook
-from ..core.sample import LatencySample, utc_now
+from ..core.sample import LatencySample, calm_times, utc_now
 from ..core.shapes import DTYPE_BYTES, LayerShape
 from .clocks import ClockReading
 from .readings import Prepared
@@ -147,7 +147,7 @@ def interleave(
             going_on = []
             for series in visited:
                 series.watch(clocks)
-                verdict = rule.verdict(series.times_us, visits=series.visits, seconds=series.seconds)
+                verdict = rule.verdict(calm_times(series.times_us), visits=series.visits, seconds=series.seconds)
                 if verdict == "go on":
                     going_on.append(series)
                 else:

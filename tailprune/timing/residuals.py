@@ -17,6 +17,7 @@ from ..core.environment import Environment
 from ..core.errors import InvalidShape
 from ..core.graph import ModelGraph
 from ..core.protocols import LatencySource
+from ..core.sample import calm_times
 from ..core.shapes import LayerShape
 from .canary import Canary
 from .device_timer import find_device
@@ -131,7 +132,7 @@ class Mark(NamedTuple):
 def inside_us(
     model: nn.Module, example_inputs: Tensor | Sequence[Tensor], graph: ModelGraph, device: torch.device, *, threads: int, rounds: int
 ) -> dict[str, float]:  # fmt: skip
-    """Per layer that is a module: the median time from its start to the next layer's start (or the end), over all its calls.
+    """Per layer that is a module: the median calm time from its start to the next layer's start (or the end), over all its calls.
 
     On a CPU a canary sings between the layers, outside of their times, and rounds in which it was slow at either end of a layer
     are left out for that layer, as soon as there are enough others.
@@ -165,7 +166,8 @@ def inside_us(
                 spent.setdefault(name, []).append(us)
                 if name not in slow:
                     calm.setdefault(name, []).append(us)
-    return {name: median(calm[name] if len(calm.get(name, ())) >= FEWEST else times) for name, times in spent.items()}
+    heard = {name: calm[name] if len(calm.get(name, ())) >= FEWEST else times for name, times in spent.items()}
+    return {name: median(calm_times(times)) for name, times in heard.items()}
 
 
 def _marker(device: torch.device) -> tuple[Callable[[str], Mark], Callable[[Any, Any], float]]:

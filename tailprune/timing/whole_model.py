@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core.environment import Environment
 from ..core.errors import InvalidShape, TailpruneError
+from ..core.sample import calm_times
 from .blocks import TORCH_DTYPES
 from .clocks import ClockReading, Clocks, load_nvml
 from .device_timer import describe_environment, find_device
@@ -50,7 +51,8 @@ class ModelTimings:
     """Every raw time of every model, one per round; round i of all models ran within one turn of the wheel.
 
     `crowded` are each model's rounds during which other work took or shared the core. Statistics leave them out as soon as enough
-    others are there for an interval: such a time is not the network's, and a whole pass is hit far more often than one layer.
+    others are there for an interval, and of those the times that are no calm ones (`core.sample.calm_times`): such a time is not
+    the network's, and a whole pass is hit far more often than one layer.
     """
 
     times_us: Mapping[str, tuple[float, ...]]
@@ -68,8 +70,11 @@ class ModelTimings:
                 raise InvalidShape(f"No model named {name!r} was measured; measured were {', '.join(self.times_us)}.")
         every = list(zip(*(self.times_us[name] for name in names), strict=True))
         crowded = {turn for name in names for turn in self.crowded.get(name, ())}
-        calm = [times for turn, times in enumerate(every) if turn not in crowded]
-        return calm if len(calm) >= FEWEST else every
+        heard = [times for turn, times in enumerate(every) if turn not in crowded]
+        heard = heard if len(heard) >= FEWEST else every
+        most = [max(calm_times(times)) for times in zip(*heard, strict=True)]
+        calm = [times for times in heard if all(us <= limit for us, limit in zip(times, most, strict=True))]
+        return calm if len(calm) >= FEWEST else heard
 
     def median_us(self, name: str) -> float:
         return median(us for (us,) in self._of(name))

@@ -51,6 +51,15 @@ def test_noise_has_a_period_once_in_three_hundred() -> None:
     assert found <= 10  # 3.3 are expected; more than 10 would be chance once in a thousand
 
 
+def test_a_kernel_switch_behind_the_first_width_hides_no_period() -> None:
+    """MobileNetV2's second 1x1 convolution on a CPU: 8 channels take twice what 16 take, and then it is stairs of 16."""
+    widths = np.arange(8, 97, 8.0)
+    us = stairs(widths, 16, riser=40.0, slope=1.5)
+    us[0] = 2 * us[1]
+    found = recurring_gaps(widths, noisy(us, 0.005), 8, 0.1)
+    assert behind(widths, found) == [16.0, 32.0, 48.0, 64.0, 80.0]
+
+
 def test_risers_below_what_is_asked_for_are_none() -> None:
     assert recurring_gaps(WIDTHS, stairs(WIDTHS, 16, riser=1.0), 8, 0.9)
     assert not recurring_gaps(WIDTHS, stairs(WIDTHS, 16, riser=1.0), 8, 1.1)

@@ -77,7 +77,7 @@ def test_visits_go_round_and_each_distinct_shape_answers_once() -> None:
 
 
 def test_a_settled_shape_makes_room_for_a_waiting_one() -> None:
-    device = Device(w1=[100.0, 150.0])
+    device = Device(w1=[100.0, 107.0])
     samples = device.run([1, 2, 3, 4], most_alive=2)
     assert [s.shape.out_channels for s in samples] == [2, 3, 4, 1]
     assert device.log.index("+w3") > device.log.index("w2")

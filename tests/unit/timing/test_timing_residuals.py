@@ -79,17 +79,17 @@ def test_the_model_keeps_no_hooks_and_its_mode() -> None:
     assert not any(module._forward_pre_hooks for module in net.modules())
 
 
-@pytest.mark.parametrize(("slow_passes", "factor"), [(0, 1.0), (2, 1.0), (4, 3.0)])
+@pytest.mark.parametrize(("slow_passes", "factor"), [(0, 1.0), (2, 1.0), (4, 1.03)])
 def test_time_inside_belongs_to_the_layer_that_started_last_where_the_core_was_calm(
     monkeypatch: pytest.MonkeyPatch, slow_passes: int, factor: float
 ) -> None:
-    """Each look at the clock is a microsecond after the last, five in slow passes; of eight passes four are too few to do without."""
+    """Each look at the clock is a microsecond after the last, 6 % more in slow passes; of eight passes four are too few to do without."""
     now, marks = 0, itertools.count(-4)  # four marks in the pass that is not timed, then five a pass: its end, too
 
     def slow(_canary: Canary) -> bool:
         nonlocal step
         passing = next(marks) // 5
-        step = 5000 if 0 <= passing < slow_passes else 1000
+        step = 1060 if 0 <= passing < slow_passes else 1000
         return step > 1000
 
     def look() -> int:
@@ -102,7 +102,7 @@ def test_time_inside_belongs_to_the_layer_that_started_last_where_the_core_was_c
     monkeypatch.setattr("tailprune.timing.residuals.time.perf_counter_ns", look)
     net = Twice().eval()
     spent = inside_us(net, IMAGES, trace_model(net, IMAGES), torch.device("cpu"), threads=1, rounds=8)
-    assert spent == {"stem": factor, "body.0": 2 * factor, "head": factor}
+    assert spent == pytest.approx({"stem": factor, "body.0": 2 * factor, "head": factor})
 
 
 def test_an_unknown_layer_is_a_missing_latency() -> None:
