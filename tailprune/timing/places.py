@@ -48,7 +48,7 @@ class Places:
             return
         row = [torch.empty(self._bytes + SLACK, dtype=torch.uint8) for _ in range(self.count + 2)]
         hole = row.pop(self._random.randrange(1, self.count + 1)).data_ptr()
-        plugs = []
+        plugs: list[Tensor] = []
         while len(plugs) < PLUGS:
             probe = torch.empty(self._bytes, dtype=torch.uint8)
             if abs(probe.data_ptr() - hole) <= SLACK:
