@@ -10,9 +10,13 @@ every m; CSV columns gpu, model, tp, layer, m, n, k, latency_us). Writes benchma
 from __future__ import annotations
 
 import argparse
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
+
+import numpy as np
 
 import tailprune
 from scripts.fill_cells import GRANULE, Replay, halves, on_cells, on_cpu_cells, on_plan, resnet50
@@ -182,7 +186,26 @@ def on_cpu(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
             figures[f"CPU, {alone}: timings saved where the other sweep proposes"] = figure(saved, 0.3, at_most=False)
         figures[f"CPU, {name}: share of the sweep timed"] = figure(count["timed"] / count["swept"])
         figures[f"CPU, {name}: timed again, per filling"] = figure(count["again"] / len(filled))
-    return figures
+    return figures | {
+        f"CPU, two sweeps: medians of {which} times differ by, {at}": figure(value)
+        for which, every in (("calm", False), ("all", True))
+        for at, value in disagreement(first, second, every=every).items()
+    }
+
+
+def disagreement(one: tailprune.LatencyTable, two: tailprune.LatencyTable, *, every: bool) -> dict[str, float]:
+    """By what share the latencies of the same shapes differ, were they medians of every undisturbed time or of the calm ones."""
+
+    def latency(sample: tailprune.LatencySample) -> float:
+        return median(sample.times_us) if every else sample.median_us
+
+    others = {sample.shape: latency(sample) for sample in two.samples() if sample.usable}
+    gaps = [
+        abs(math.log(latency(sample) / others[sample.shape]))
+        for sample in one.samples()
+        if sample.usable and sample.shape in others
+    ]
+    return {"median": float(np.median(gaps)), "nine in ten below": float(np.quantile(gaps, 0.9))}
 
 
 def find_agreed(

@@ -137,7 +137,7 @@ def sweeps_section(journal: Journal, figures: Path, form: str) -> str:
         found.sort(key=lambda stage: stage["ratio"])
         points, rows = [], []
         for stage in found:
-            us = {c["name"]: median(c["times_us"]) for c in stage["contestants"]}
+            us = {c["name"]: c["measured_us"] for c in stage["contestants"]}
             points += [
                 SweepPoint(ratio=stage["ratio"], method=name, measured_us=time, role=ROLES.get(name, "rival"))  # type: ignore[arg-type]
                 for name, time in us.items()
@@ -156,14 +156,14 @@ def sweeps_section(journal: Journal, figures: Path, form: str) -> str:
         )  # fmt: skip
     intro = (
         "Dense, the unrounded host, fixed multiples (each bisected to no less importance than the host's) and tailprune, all "
-        "measured interleaved at each ratio. Medians of whole networks, norms folded."
+        "measured interleaved at each ratio. Medians over the calm passes of whole networks, norms folded."
     )
     return f"## Latency against the pruning ratio\n\n{intro}\n\n" + "\n\n".join(parts) if parts else ""
 
 
 def savings(stage: dict[str, Any]) -> tuple[float, float | None]:
     """What `faster` saves against the host, and against the best fixed multiple at this ratio."""
-    us = {c["name"]: median(c["times_us"]) for c in stage["contestants"]}
+    us = {c["name"]: c["measured_us"] for c in stage["contestants"]}
     best = min((time for name, time in us.items() if name.startswith("multiple")), default=None)
     return 1 - us["tailprune faster"] / us["host"], None if best is None else 1 - us["tailprune faster"] / best
 
@@ -207,7 +207,7 @@ def better_gain(stage: dict[str, Any]) -> tuple[float, float] | None:
     if "tailprune better" not in by_name:
         return None
     better, host = by_name["tailprune better"], by_name["host"]
-    return better["importance"] - host["importance"], median(better["times_us"]) / median(host["times_us"]) - 1
+    return better["importance"] - host["importance"], better["measured_us"] / host["measured_us"] - 1
 
 
 def prediction(found: list[dict[str, Any]], title: str, figures: Path, name: str) -> str:
@@ -217,7 +217,7 @@ def prediction(found: list[dict[str, Any]], title: str, figures: Path, name: str
     for stage in found:
         for c in stage["contestants"]:
             if c["predicted_us"] is not None:
-                us = median(c["times_us"])
+                us = c["measured_us"]
                 errors[c["name"]].append(c["predicted_us"] / us - 1)
                 if stage is found[len(found) // 2]:
                     rows.append(ComparisonRow(method=c["name"], role=ROLES[c["name"]], predicted_us=c["predicted_us"], measured_us=us))  # type: ignore[arg-type]  # fmt: skip

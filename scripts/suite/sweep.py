@@ -76,6 +76,9 @@ def sweep_ratio(bench: Bench, setting: Setting, *, ratio: float, scope: str, imp
         for name, plan in plans.items()
     ]
     for contestant in contestants:
-        contestant["times_us"] = [round(us, 3) for us in timings.times_us[contestant["name"]]]
+        name = contestant["name"]
+        contestant["measured_us"] = timings.median_us(name)
+        contestant["times_us"] = [round(us, 3) for us in timings.times_us[name]]
+        contestant["crowded"] = list(timings.crowded.get(name, ()))
     return {"ratio": ratio, "scope": scope, "importance": importance, "contestants": contestants,
             "notes": [*notes, *timings.notes]}  # fmt: skip
