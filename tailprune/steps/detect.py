@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -24,6 +25,7 @@ DOUBT_SIGMAS = 3.0
 EXPECTED_SIGMAS = 2.0
 #: What a break costs in log-likelihood ratio x 2: its place has to be sought, and it has a level of its own.
 PLACE, LEVEL = DOUBT_SIGMAS**2, 3.0
+FLAT = 10.0
 #: Points on either side of an edge that its size is judged by: local, because a plateau need not be one straight line.
 NEIGHBOURHOOD = 24
 #: Model error of a plateau as a share of `min_riser`: wiggles this small are no reason for a break.
@@ -73,7 +75,7 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     gaps = max(len(curve) - 1, 1)
     k = max(NormalDist().inv_cdf(1 - (1 - confidence) / (2 * gaps)), DOUBT_SIGMAS)
     pieces, prior, recurring = _pieces(
-        costs, recurring_gaps(x, y, curve.granule, WIGGLE * min_riser * float(np.median(y)))
+        costs, recurring_gaps(x, y, sigma, curve.granule, WIGGLE * min_riser * float(np.median(y)))
     )
     sizes = _Jumps(costs, prior, pieces)
     starts = _joined(pieces, sizes, len(curve), recurring)
@@ -138,10 +140,10 @@ class _SlopePrior:
     precision: float
 
     @classmethod
-    def of(cls, costs: PieceCosts, starts: list[int], fewest: int) -> _SlopePrior:
-        """Random-effects mean over the pieces of `fewest` points or more (DerSimonian & Laird 1986): short plateaus borrow
-        from the long ones."""
-        fits = [costs.fit(a, b) for a, b in zip(starts, [*starts[1:], len(costs.x)], strict=True) if b - a >= fewest]
+    def of(cls, costs: PieceCosts, bounds: list[int], fewest: int) -> _SlopePrior:
+        """Random-effects mean over the pieces between `bounds` of `fewest` points or more (DerSimonian & Laird 1986): short
+        plateaus borrow from the long ones."""
+        fits = [costs.fit(a, b) for a, b in pairwise(bounds) if b - a >= fewest]
         slope = np.array([fit[2] for fit in fits])
         spread = np.array([fit[4] for fit in fits])
         total = float(spread.sum())
@@ -159,15 +161,15 @@ def _pieces(costs: PieceCosts, recurring: frozenset[int]) -> tuple[list[int], _S
     Found together, the recurring steps need no penalty. But where a free partition explains the curve better even though it
     pays for each break, there are other steps on the treads, and a slope taken from whole treads would hide them.
     """
-    free, cost = best_partition(costs, PLACE + LEVEL)
+    free, cost = best_partition(costs, PLACE + LEVEL, flat=FLAT)
     if recurring:
         penalty = np.full(len(costs.x), PLACE + LEVEL)
         penalty[list(recurring)] = LEVEL
-        prior = _SlopePrior.of(costs, [0, *sorted(recurring)], 2)
+        prior = _SlopePrior.of(costs, sorted(recurring), 2)
         pieces, together = best_partition(costs, penalty, slope=prior.mean, precision=prior.precision)
         if together - LEVEL * len(recurring.intersection(pieces)) <= cost:
             return pieces, prior, recurring
-    prior = _SlopePrior.of(costs, free, 3)
+    prior = _SlopePrior.of(costs, [*free, len(costs.x)], 3)
     pieces, _ = best_partition(costs, PLACE + LEVEL, slope=prior.mean, precision=prior.precision)
     return pieces, prior, frozenset()
 

@@ -44,10 +44,11 @@ class PieceCosts:
         slope = min(max(slope, FALLING * natural), STEEPEST * natural)
         return mean_x + self.center, mean_y, slope, w, spread
 
-    def matrix(self, window: int, slope: float = 0.0, precision: float = 0.0) -> Floats:
+    def matrix(self, window: int, slope: float = 0.0, precision: float = 0.0, flat: float = 0.0) -> Floats:
         """cost[t - 1, j]: residual of the piece of j + 1 points that ends before point t, infinite off the start.
 
-        With a `precision` a piece also pays for a slope other than `slope`: precision x difference squared.
+        With a `precision` a piece also pays for a slope other than `slope`, precision x difference squared; with `flat` for any,
+        flat x (slope / proportional slope) squared.
         """
         n = len(self.x)
         # Row t - 1 of each difference is prefix[t] - prefix[t - 1], prefix[t] - prefix[t - 2], ...; before the start
@@ -59,8 +60,9 @@ class PieceCosts:
         sxx = np.maximum(wxx - wx * mean_x, 1e-30)
         sxy = wxy - wx * mean_y
         natural = mean_y / (mean_x + self.center)
-        fitted = np.clip((sxy + precision * slope) / (sxx + precision), FALLING * natural, STEEPEST * natural)
-        cost = wyy - wy * mean_y - fitted * (2.0 * sxy - fitted * sxx) + precision * (fitted - slope) ** 2
+        ridge = flat / natural**2
+        fitted = np.clip((sxy + precision * slope) / (sxx + precision + ridge), FALLING * natural, STEEPEST * natural)
+        cost = wyy - wy * mean_y - fitted * (2.0 * sxy - fitted * sxx) + precision * (fitted - slope) ** 2 + ridge * fitted**2
         np.maximum(cost, 0.0, out=cost)
         cost[:, 0] = 0.0
         cost[np.arange(window) >= np.arange(1, n + 1)[:, None]] = math.inf
@@ -68,14 +70,14 @@ class PieceCosts:
 
 
 def best_partition(
-    costs: PieceCosts, penalty: float | Floats, *, slope: float = 0.0, precision: float = 0.0
+    costs: PieceCosts, penalty: float | Floats, *, slope: float = 0.0, precision: float = 0.0, flat: float = 0.0
 ) -> tuple[list[int], float]:
     """Starts of the pieces that minimise the sum of costs and of a penalty for each start (exact dynamic programme), and that
     sum."""
     n = len(costs.x)
     penalties = np.broadcast_to(penalty, n)
     window = min(WINDOW, n)
-    matrix = costs.matrix(window, slope, precision)
+    matrix = costs.matrix(window, slope, precision, flat)
     best = np.zeros(n + 1)
     origin = [0] * (n + 1)
     for stop in range(1, n + 1):

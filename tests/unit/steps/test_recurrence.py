@@ -19,6 +19,10 @@ def noisy(us: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
     return us * (1 + share * np.random.default_rng(seed).standard_normal(len(us)))
 
 
+def gaps_of(widths: np.ndarray, us: np.ndarray, granule: int, least_us: float, sigma: float = 0.02) -> frozenset[int]:
+    return recurring_gaps(widths, us, sigma * us, granule, least_us)
+
+
 def behind(widths: np.ndarray, gaps: frozenset[int]) -> list[float]:
     return [float(widths[gap - 1]) for gap in sorted(gaps)]
 
@@ -26,14 +30,14 @@ def behind(widths: np.ndarray, gaps: frozenset[int]) -> list[float]:
 @pytest.mark.parametrize("period", [16, 32, 64])
 @pytest.mark.parametrize("share", [0.0, 0.01])
 def test_the_period_is_that_of_the_stairs_and_no_part_of_it(period: int, share: float) -> None:
-    found = recurring_gaps(WIDTHS, noisy(stairs(WIDTHS, period), share), 8, 0.1)
+    found = gaps_of(WIDTHS, noisy(stairs(WIDTHS, period), share), 8, 0.1)
     expected = [float(w) for w in range(period, 256, period)]
     assert behind(WIDTHS, found) == (expected if len(expected) >= 4 else [])
 
 
 def test_widths_that_are_missing_do_not_hide_it() -> None:
     some = np.delete(WIDTHS, [4, 9, 16, 17])
-    found = recurring_gaps(some, noisy(stairs(some, 16), 0.005), 8, 0.1)
+    found = gaps_of(some, noisy(stairs(some, 16), 0.005), 8, 0.1)
     assert {48.0, 96.0, 128.0, 240.0} <= set(behind(some, found))
 
 
@@ -43,11 +47,11 @@ def test_widths_that_are_missing_do_not_hide_it() -> None:
     ids=["slope", "steps down", "flat", "bent"],
 )
 def test_no_stairs_no_period(us: np.ndarray) -> None:
-    assert recurring_gaps(WIDTHS, us, 8, 0.0025 * float(np.median(us))) == frozenset()
+    assert gaps_of(WIDTHS, us, 8, 0.0025 * float(np.median(us))) == frozenset()
 
 
 def test_noise_has_a_period_once_in_three_hundred() -> None:
-    found = sum(bool(recurring_gaps(WIDTHS, noisy(30 + 2 * WIDTHS, 0.02, seed), 8, 0.0)) for seed in range(1000))
+    found = sum(bool(gaps_of(WIDTHS, noisy(30 + 2 * WIDTHS, 0.02, seed), 8, 0.0)) for seed in range(1000))
     assert found <= 10  # 3.3 are expected; more than 10 would be chance once in a thousand
 
 
@@ -56,18 +60,18 @@ def test_a_kernel_switch_behind_the_first_width_hides_no_period() -> None:
     widths = np.arange(8, 97, 8.0)
     us = stairs(widths, 16, riser=40.0, slope=1.5)
     us[0] = 2 * us[1]
-    found = recurring_gaps(widths, noisy(us, 0.005), 8, 0.1)
+    found = gaps_of(widths, noisy(us, 0.005), 8, 0.1)
     assert behind(widths, found) == [16.0, 32.0, 48.0, 64.0, 80.0]
 
 
 def test_risers_below_what_is_asked_for_are_none() -> None:
-    assert recurring_gaps(WIDTHS, stairs(WIDTHS, 16, riser=1.0), 8, 0.9)
-    assert not recurring_gaps(WIDTHS, stairs(WIDTHS, 16, riser=1.0), 8, 1.1)
+    assert gaps_of(WIDTHS, stairs(WIDTHS, 16, riser=1.0), 8, 0.9)
+    assert not gaps_of(WIDTHS, stairs(WIDTHS, 16, riser=1.0), 8, 1.1)
 
 
 def test_a_curve_too_short_tells_nothing() -> None:
     few = WIDTHS[:8]
-    assert recurring_gaps(few, stairs(few, 16), 8, 0.1) == frozenset()
+    assert gaps_of(few, stairs(few, 16), 8, 0.1) == frozenset()
 
 
 def test_risers_of_four_times_the_noise_are_found_though_treads_have_two_points() -> None:
