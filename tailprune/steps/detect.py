@@ -25,6 +25,8 @@ DOUBT_SIGMAS = 3.0
 EXPECTED_SIGMAS = 2.0
 #: What a break costs in log-likelihood ratio x 2: its place has to be sought, and it has a level of its own.
 PLACE, LEVEL = DOUBT_SIGMAS**2, 3.0
+#: What a piece pays for a slope as steep as proportional latency, about as much as for a break: with two points to a tread, pieces from
+#: riser to riser and pieces across the risers fit equally well, and the flat ones are the treads.
 FLAT = 10.0
 #: Points on either side of an edge that its size is judged by: local, because a plateau need not be one straight line.
 NEIGHBOURHOOD = 24
@@ -54,7 +56,7 @@ def detect_steps(curve: LatencyCurve, *, min_riser: float = 0.02, confidence: fl
     each clearly on its side. Otherwise it is **ambiguous**: measure again, or measure between. The two edges around a
     single width that leaves its plateau and comes back need twice the standard errors where those are of raw times.
 
-    Where latency steps behind every multiple of a period (`recurring_gaps`), the slope is that of the treads between them,
+    Where latency steps behind every multiple of a period, or behind a row of them (`recurring_gaps`), the slope is that of the treads between them,
     and a step is expected there: it is ambiguous from two standard errors on, not three.
 
     >>> curve = LatencyCurve(widths=tuple(range(1, 65)), latency_us=tuple(10.0 + 4 * ((w - 1) // 16) for w in range(1, 65)),

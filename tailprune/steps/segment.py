@@ -62,7 +62,13 @@ class PieceCosts:
         natural = mean_y / (mean_x + self.center)
         ridge = flat / natural**2
         fitted = np.clip((sxy + precision * slope) / (sxx + precision + ridge), FALLING * natural, STEEPEST * natural)
-        cost = wyy - wy * mean_y - fitted * (2.0 * sxy - fitted * sxx) + precision * (fitted - slope) ** 2 + ridge * fitted**2
+        cost = (
+            wyy
+            - wy * mean_y
+            - fitted * (2.0 * sxy - fitted * sxx)
+            + precision * (fitted - slope) ** 2
+            + ridge * fitted**2
+        )
         np.maximum(cost, 0.0, out=cost)
         cost[:, 0] = 0.0
         cost[np.arange(window) >= np.arange(1, n + 1)[:, None]] = math.inf
