@@ -55,12 +55,12 @@ class Network:
 @cache
 def load_network(setting: Setting) -> Network:
     torch.manual_seed(0)
-    dense = torchvision.models.get_model(setting.network, weights=None).eval()
+    dense = torchvision.models.get_model(setting.network, weights=None).eval().to(memory_format=torch.channels_last)
     traced = tailprune.trace_model(dense, torch.randn(1, 3, setting.side, setting.side), name=setting.network)
     return Network(
         dense=dense,
         folded=tailprune.fold_norms(dense, traced),
-        graph=traced.at_batch(setting.batch, dtype=setting.dtype),
+        graph=traced.at_batch(setting.batch, dtype=setting.dtype, memory_format="channels_last"),
     )
 
 
@@ -70,14 +70,14 @@ class Bench:
     All networks of a runtime share a table, and with it the cache state of the `main` one's layers (on a CPU).
     """
 
-    def __init__(self, device: str, out: Path, deadline: float, main: Setting) -> None:
-        self.device, self.out, self.deadline, self.main = device, out, deadline, main
+    def __init__(self, device: str, out: Path, deadline: float, main: Setting, precision: float) -> None:
+        self.device, self.out, self.deadline, self.main, self.precision = device, out, deadline, main, precision
         self._timers: dict[str | None, tailprune.DeviceTimer] = {}
         self._tables: dict[str | None, LatencyTable] = {}
 
     def timer(self, runtime: str | None = None) -> tailprune.DeviceTimer:
         if runtime not in self._timers:
-            timer = tailprune.DeviceTimer(self.device, runtime=runtime, most_alive=MOST_ALIVE)
+            timer = tailprune.DeviceTimer(self.device, runtime=runtime, precision=self.precision, most_alive=MOST_ALIVE)
             self._timers[runtime] = timer.within(load_network(self.main).graph)
         return self._timers[runtime]
 
@@ -116,4 +116,5 @@ class Bench:
             max_seconds=20.0,
             runtime=setting.runtime,
             tf32=setting.dtype == "tf32",
+            memory_format=load_network(setting).graph.memory_format,
         )

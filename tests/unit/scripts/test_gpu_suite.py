@@ -43,6 +43,7 @@ def fake_measure(models, images, *, rounds: int, device: str, **settings: object
     """Three times for each network, of the simulated device's order: more parameters take longer."""
     assert all(next(model.parameters()).dtype == images.dtype for model in models.values())
     assert settings["tf32"] is False
+    assert settings["memory_format"] == "channels_last"
     times = {name: (float(sum(p.numel() for p in model.parameters())),) * 3 for name, model in models.items()}
     return tailprune.ModelTimings(
         times_us=times, environment=fake_timer(device).environment, input_shapes=(tuple(images.shape),),
@@ -83,6 +84,9 @@ def test_a_whole_run_its_files_and_its_page(simulated, tmp_path, monkeypatch, ca
     ]
     journal = Journal(out / "journal.jsonl")
     assert not [entry for entry in journal.entries.values() if "error" in entry]
+    with tailprune.LatencyTable.open(out / "table-simulated.db", read_only=True) as table:
+        layouts = {sample.shape.memory_format for sample in table.samples()}
+    assert layouts == {"channels_last"}, "what is predicted lies in memory as what is measured"
     faster = next(journal.of("sweep"))["contestants"][1]
     assert faster["name"] == "tailprune faster" and faster["predicted_us"] > 0 and set(faster["widths"])
 
@@ -119,7 +123,7 @@ def test_no_time_is_a_clean_stop(simulated, tmp_path, capsys) -> None:
 
 
 def test_time_that_ends_inside_a_stage_keeps_its_samples(simulated, tmp_path) -> None:
-    found = Bench("cpu", tmp_path, deadline=time.monotonic() - 1, main=stages.FORMS["cpu"].main)
+    found = Bench("cpu", tmp_path, deadline=time.monotonic() - 1, main=stages.FORMS["cpu"].main, precision=0.02)
     shape = LayerShape(op="linear", batch=8, in_channels=64, out_channels=64)
     with pytest.raises(TimeIsUp):
         found.measure([shape, shape.with_channels(out_channels=72)])
