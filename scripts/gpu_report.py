@@ -84,7 +84,11 @@ about accuracy. Latencies are for one call of a whole batch."""
 
 
 def tables_section(journal: Journal) -> str:
-    lines = [f"- {setting_of(stage)}: {stage['summary']}" for stage in journal.of("fill")]
+    lines = [
+        f"- {setting_of(stage)}: {stage['summary']} With what earlier runs had measured the table then held "
+        f"{stage['table_shapes']:,} shapes in {stage['table_visits']:,} visits."
+        for stage in journal.of("fill")
+    ]
     return "## Filling the table\n\n" + "\n".join(lines) if lines else ""
 
 

@@ -119,7 +119,14 @@ def fill_stage(setting: Setting, min_riser: float) -> Stage:
         report = tailprune.fill_table(
             table, load_network(setting).graph, timer, min_riser=min_riser, progress=bench.watch
         )
-        return {"setting": dataclasses.asdict(setting), **dataclasses.asdict(report), "summary": report.summary()}
+        # a filling that went on where an earlier run was stopped counts its own timings only: the table has them all
+        counts = {"table_shapes": len(table), "table_visits": len(table.visits())}
+        return {
+            "setting": dataclasses.asdict(setting),
+            **dataclasses.asdict(report),
+            **counts,
+            "summary": report.summary(),
+        }
 
     return Stage(name=f"fill {setting}", run=run)
 
