@@ -15,7 +15,7 @@ from torch import nn
 
 import tailprune
 from tailprune import LatencyTable, LayerShape, ModelGraph
-from tailprune.filling import measure_missing
+from tailprune.filling import Progress, measure_missing
 
 TORCH_DTYPE = {
     "float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
@@ -26,6 +26,10 @@ MOST_ALIVE = 64
 
 class TimeIsUp(Exception):
     """The minutes given are over; what was measured is in the table, and the stage is run again by the next call."""
+
+
+class PartIsOver(Exception):
+    """A part of the work had as much of the time as it may take; the rest goes on without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,16 @@ class Bench:
         """A progress callback that ends the work when the time is up."""
         if time.monotonic() > self.deadline:
             raise TimeIsUp
+
+    def watch_until(self, deadline: float) -> Progress:
+        """The same for a part of the work that may take until then only."""
+
+        def watch(done: int, total: int, what: str) -> None:
+            self.watch(done, total, what)
+            if time.monotonic() > deadline:
+                raise PartIsOver
+
+        return watch
 
     def measure(self, shapes: Iterable[LayerShape], runtime: str | None = None) -> None:
         """Time what the table lacks."""

@@ -108,6 +108,15 @@ def test_a_whole_run_its_files_and_its_page(simulated, tmp_path, monkeypatch, ca
     assert pictures and all((tmp_path / "docs" / picture).exists() for picture in pictures)
 
 
+def test_a_filling_takes_its_share_of_the_time_and_no_more(simulated, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(stages, "FILL_SHARE", 0.0)
+    assert gpu_suite.main(["--out", str(tmp_path), "--tiers", "A"]) == 0
+    journal = Journal(tmp_path / "journal.jsonl")
+    (filled,) = journal.of("fill")
+    assert filled["summary"].startswith("stopped after") and filled["table_shapes"] >= 1
+    assert list(journal.of("sweep")), "what comes behind it was measured all the same"
+
+
 def test_a_second_run_measures_nothing_again(simulated, tmp_path, monkeypatch) -> None:
     assert gpu_suite.main(["--out", str(tmp_path), "--tiers", "A"]) == 0
     before = len(Journal(tmp_path / "journal.jsonl").entries)
