@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, on machines where nothing is installed
 
 from scripts.record import ROOT
 from scripts.suite.journal import Journal
