@@ -48,7 +48,8 @@ def recurring_gaps(x: Floats, y: Floats, sigma: Floats, granule: int, least_us: 
         at, excess, error, level = _excesses(x, y, sigma, period)
         if len(at) < FEWEST:
             continue
-        behind = {int(x[i]) // period: int(i) + 1 for i in np.flatnonzero(np.diff(np.ceil(x / period)))}
+        tread = np.ceil(x / period).astype(int)
+        behind = {int(tread[i]): int(i) + 1 for i in np.flatnonzero(np.diff(tread))}
         stretches.append(frozenset(behind[m] for m in _run(at // period, excess > np.maximum(CLEAR * error, least_us))))
         weight = level**-2.0  # noise grows with latency
         mean = float(weight @ excess / weight.sum())

@@ -41,6 +41,12 @@ def test_widths_that_are_missing_do_not_hide_it() -> None:
     assert {48.0, 96.0, 128.0, 240.0} <= set(behind(some, found))
 
 
+def test_stairs_are_found_though_their_multiples_themselves_are_missing() -> None:
+    some = WIDTHS[WIDTHS % 32 != 0]  # of every tread of 32 its last width
+    found = recurring_gaps(some, stairs(some, 32), 0.001 * stairs(some, 32), 8, 0.1)
+    assert behind(some, found) == [24.0, 56.0, 88.0, 120.0, 152.0, 184.0, 216.0]
+
+
 @pytest.mark.parametrize(
     "us",
     [stairs(WIDTHS, 16, riser=0.0), stairs(WIDTHS, 16, riser=-5.0, slope=2.0), np.full(len(WIDTHS), 7.0), WIDTHS**1.5],
