@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from ..core.protocols import Notebook
-from ..core.sample import LatencySample, calm_times, utc_now
+from ..core.sample import FEWEST, LatencySample, calm_times, utc_now
 from ..core.shapes import DTYPE_BYTES, LayerShape
 from .clocks import ClockReading
 from .readings import Prepared
@@ -18,8 +18,6 @@ from .stopping import StoppingRule
 
 #: A device whose clock moved by more than this while a shape was timed timed it at no one speed.
 CLOCK_JUMP = 0.05
-#: Readings that an undisturbed median takes: the fewest with a 95 % interval (`stopping.median_interval`).
-FEWEST_CALM = 6
 #: oneDNN keeps 1024 primitives (its documentation, "Primitive Cache"); a convolution needs one and a reorder of its weights another.
 MOST_ALIVE = 500
 
@@ -62,7 +60,7 @@ class Series:
         return bool(self.sm_clocks_hz) and min(self.sm_clocks_hz) < (1 - CLOCK_JUMP) * max(self.sm_clocks_hz)
 
     def sample(self, *, unstable: bool) -> LatencySample:
-        crowded = len(self.disturbed_us) > len(self.times_us) < FEWEST_CALM  # then all of them are better than so few
+        crowded = len(self.disturbed_us) > len(self.times_us) < FEWEST  # then all of them are better than so few
         times_us = (*self.times_us, *self.disturbed_us) if crowded else tuple(self.times_us)
         if not times_us:
             return failed_sample(self.shape, "refused", f"none of {self.visits} readings was a positive time")
