@@ -2,16 +2,17 @@
 
     python -m scripts.bench_snap --work DIR --until latency      # needs the device to itself, about 4 minutes
     python -m scripts.bench_snap --work DIR                      # fine-tunes what is left, then writes the figures
+    python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors
     python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors --weights resnet20.pt
 
-The quickstart's network on the digits, or, given data and weights, a trained ResNet-20 on CIFAR-10, where accuracy falls
-with every channel and so tells networks apart.
+The quickstart's network on the digits or, given data, trained on CIFAR-10, where accuracy falls with every channel and so
+tells networks apart; given weights as well, a published ResNet-20.
 At each ratio: Torch-Pruning alone (magnitude, global), fixed multiples of 8, 16 and 32 that keep no less importance, and
 tailprune `faster`. All networks are measured interleaved in one run. The dense network, and at each ratio the host, tailprune
 and the fastest of the multiples, get the same fine-tune with each seed.
 "At equal accuracy" means: for the accuracy that the host reaches at each of the 13 ratios, the fastest network of each
 method that reaches it too (`scripts/equal_accuracy.py`). A killed run goes on in DIR. Writes benchmarks/snap.csv (every raw
-time), benchmarks/snap-accuracy.csv (every fine-tune) and benchmarks/snap.json; snap-cifar10 of the second.
+time), benchmarks/snap-accuracy.csv (every fine-tune) and benchmarks/snap.json; snap-slim-cifar10 and snap-cifar10 of the others.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ BEST = "best multiple"
 #: Draws behind each interval; its ends are then known to about a tenth of its width.
 DRAWS = 400
 Key = tuple[float, str]
+#: From random weights: eight passes over CIFAR-10.
+TRAIN_CIFAR = FinetuneConfig(epochs=8, batch=64, learning_rate=0.1, label_smoothing=0.0, precision="bfloat16")
 #: 200 steps for ResNet-20 on CIFAR-10, and the test images counted: two cores allow no more for 40 networks and two seeds.
 CIFAR_IMAGES, CIFAR_TEST = 6_400, 5_000
 FINETUNE_CIFAR = FinetuneConfig(
@@ -72,17 +75,37 @@ class Task:
 
 def digits(work: Path, device: str) -> Task:
     images = load_images("digits").to(device)
+    return Task(name="snap", dense=slim(work, images, TRAIN_DIGITS, device), images=images, tune=FINETUNE_DIGITS)
+
+
+def slim_cifar10(work: Path, data: str, device: str) -> Task:
+    images = load_images(data).tested_on(CIFAR_TEST).to(device)
+    dense = slim(work, images, TRAIN_CIFAR, device)
+    part = images.part(CIFAR_IMAGES)
+    return Task(
+        name="snap-slim-cifar10", dense=dense, images=part, tune=FINETUNE_CIFAR, teacher=RememberedTeacher(dense)
+    )
+
+
+def slim(work: Path, images: ImageSet, train: FinetuneConfig, device: str) -> nn.Module:
+    """The quickstart's network, trained here once."""
     torch.manual_seed(0)
     dense = slim_resnet(1).to(device)
     if (work / "dense.safetensors").exists():
         load_weights(dense, work / "dense.safetensors")
     else:
-        finetune(dense, images, TRAIN_DIGITS)
+        finetune(
+            dense,
+            images,
+            train,
+            on_epoch=lambda report: print(report, flush=True),
+            checkpoint=work / "training.safetensors",
+        )
         save_weights(dense, work / "dense.safetensors")
-    return Task(name="snap", dense=_ready(dense), images=images, tune=FINETUNE_DIGITS)
+    return _ready(dense)
 
 
-def cifar10(data: str, weights: Path, device: str) -> Task:
+def resnet20_cifar10(data: str, weights: Path, device: str) -> Task:
     dense = _ready(build_model("resnet20-cifar", num_classes=10, weights=weights).to(device))
     images = load_images(data).part(CIFAR_IMAGES).tested_on(CIFAR_TEST).to(device)
     return Task(name="snap-cifar10", dense=dense, images=images, tune=FINETUNE_CIFAR, teacher=RememberedTeacher(dense))
@@ -97,7 +120,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for what a second run reuses")
     parser.add_argument("--until", choices=("latency", "accuracy"), default="accuracy")
     parser.add_argument("--data", help="packed CIFAR-10; the digits where none is given")
-    parser.add_argument("--weights", type=Path, help="of the ResNet-20 that goes with --data")
+    parser.add_argument("--weights", type=Path, help="of a ResNet-20 for --data")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=25)
@@ -105,9 +128,14 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
 
-    if (args.data is None) != (args.weights is None):
-        parser.error("--data and --weights go together")
-    task = cifar10(args.data, args.weights, args.device) if args.data else digits(args.work, args.device)
+    if args.weights and not args.data:
+        parser.error("--weights needs --data")
+    if args.weights:
+        task = resnet20_cifar10(args.data, args.weights, args.device)
+    elif args.data:
+        task = slim_cifar10(args.work, args.data, args.device)
+    else:
+        task = digits(args.work, args.device)
     dense, example = task.dense, task.images.example(args.batch).to(args.device)
     plans = kept_plans(args.work / "plans")
     if not (args.work / "latency.json").exists():
@@ -120,7 +148,7 @@ def main() -> None:
                 plans |= made
         measure(dense, plans, example, args.device, args.rounds, args.work / "latency.json")
     if args.until == "accuracy":
-        us = {key: median(times) for key, times in read_latency(args.work)["times_us"].items()}
+        us = read_latency(args.work)["us"]
         train(task, {key: plans.get(key) for key in contenders(us)}, args.seeds, args.work / "accuracy.csv")
         write(args.work, task)
 
@@ -164,14 +192,19 @@ def measure(
         rounds=rounds,
     )
     body = {"environment": timings.environment.as_dict(), "batch": len(example), "notes": timings.notes}
-    path.write_text(json.dumps({**body, "times_us": timings.times_us}))
+    medians = {name: timings.undisturbed_us(name) for name in timings.times_us}
+    crowded = {name: list(timings.crowded.get(name, ())) for name in timings.times_us}
+    path.write_text(json.dumps({**body, "times_us": timings.times_us, "us": medians, "crowded": crowded}))
 
 
 def read_latency(work: Path) -> dict[str, Any]:
     kept = json.loads((work / "latency.json").read_text())
     named = {name: name.partition(" ") for name in kept["times_us"]}
-    kept["times_us"] = {(float(ratio), method): kept["times_us"][name] for name, (ratio, _, method) in named.items()}
-    return kept
+    by_key = {
+        field: {(float(ratio), method): kept[field][name] for name, (ratio, _, method) in named.items()}
+        for field in ("times_us", "us", "crowded")
+    }
+    return {**kept, **by_key}
 
 
 def contenders(us: Mapping[Key, float]) -> dict[Key, str]:
@@ -206,8 +239,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def write(work: Path, task: Task) -> None:
     """Figures from what DIR holds; nothing is measured here."""
     kept = read_latency(work)
-    times_us = kept["times_us"]
-    us = {key: median(times) for key, times in times_us.items()}
+    times_us, us = kept["times_us"], kept["us"]
     role = contenders(us)
     rows = [row for row in read_rows(work / "accuracy.csv") if (float(row["ratio"]), row["method"]) in role]
     runs: dict[Key, list[int]] = defaultdict(list)
@@ -256,7 +288,7 @@ def write(work: Path, task: Task) -> None:
             "standard error of that mean, best multiple": figure(stdev(lost[BEST]) / len(RATIOS) ** 0.5),
         },
         rows=[
-            {"ratio": ratio, "method": name, "round": i, "us": time}
+            {"ratio": ratio, "method": name, "round": i, "us": time, "crowded": i in kept["crowded"][ratio, name]}
             for (ratio, name), times in times_us.items()
             for i, time in enumerate(times)
         ],

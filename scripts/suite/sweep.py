@@ -77,7 +77,9 @@ def sweep_ratio(bench: Bench, setting: Setting, *, ratio: float, scope: str, imp
     ]
     for contestant in contestants:
         name = contestant["name"]
-        contestant["measured_us"] = timings.median_us(name)
+        contestant["measured_us"] = timings.undisturbed_us(name)
+        contestant["passes_us"] = timings.median_us(name)
+        contestant["parts_us"] = [[round(us, 1) for us in parts] for parts in timings.parts_us.get(name, ())]
         contestant["times_us"] = [round(us, 3) for us in timings.times_us[name]]
         contestant["crowded"] = list(timings.crowded.get(name, ()))
     return {"ratio": ratio, "scope": scope, "importance": importance, "contestants": contestants,

@@ -63,11 +63,13 @@ class HostClock:
                         self.between.arrive(inputs)
                     before = preemptions()
                     self.interludes.begin()
-                    us = (_timed_us(call, calls) - self.interludes.sung_us) / calls
+                    took_us = _timed_us(call, calls)
+                    self.interludes.end()
+                    us = (took_us - self.interludes.sung_us) / calls
                     disturbed = self.interludes.slow or preemptions() > before or self.canary.is_slow()
                 if not disturbed:
                     break
-            return Reading(us, disturbed)
+            return Reading(us, disturbed, tuple(self.interludes.parts_us))
 
         return Prepared(read=read, warmups=WARMUPS + 1, calls=calls)
 

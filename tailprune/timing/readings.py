@@ -16,10 +16,12 @@ MAX_CALLS = 1000
 
 
 class Reading(NamedTuple):
-    """Microseconds per call, and whether other work took or shared the core meanwhile."""
+    """Microseconds per call, whether other work took or shared the core meanwhile, and, where a network was listened to inside,
+    its parts."""
 
     us: float
     disturbed: bool = False
+    parts_us: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,8 @@ class ModelTimings:
 
     `crowded` are each model's rounds during which other work took or shared the core. Statistics leave them out as soon as enough
     others are there for an interval, and of those the times that are no calm ones (`core.sample.calm_times`): such a time is not
-    the network's, and a whole pass is hit far more often than one layer.
+    the network's, and a whole pass is hit far more often than one layer. `parts_us` are each model's times between two songs of
+    the canary, one tuple per round: parts as short as a layer, of which most are left alone.
     """
 
     times_us: Mapping[str, tuple[float, ...]]
@@ -62,6 +63,7 @@ class ModelTimings:
     memory_format: str
     notes: tuple[str, ...] = ()
     crowded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    parts_us: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
 
     def _of(self, *names: str) -> list[tuple[float, ...]]:
         """Per round that counts for all of these models: their times."""
@@ -78,6 +80,16 @@ class ModelTimings:
 
     def median_us(self, name: str) -> float:
         return median(us for (us,) in self._of(name))
+
+    def undisturbed_us(self, name: str) -> float:
+        """What a pass takes where nothing else disturbs any part of it: the sum of the parts' own medians over their calm times.
+
+        A sum of layers is such a sum: lay it beside this. On an idle machine it is `median_us`, on a shared one less, since hardly
+        any pass is left alone from end to end. `median_us` where there are no parts.
+        """
+        if name not in self.parts_us:
+            return self.median_us(name)
+        return sum(median(calm_times(part)) for part in zip(*self.parts_us[name], strict=True))
 
     def interval_us(self, name: str) -> tuple[float, float]:
         """Where the model's true median lies, at 95 %."""
@@ -149,6 +161,7 @@ def measure_model(
     prepared: dict[str, Prepared] = {}
     times_us: dict[str, list[float]] = {name: [] for name in models}
     crowded: dict[str, list[int]] = {name: [] for name in models}
+    parts_us: dict[str, list[tuple[float, ...]]] = {name: [] for name in models}
     notes: set[str] = set()
     with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
         for name, model in models.items():
@@ -177,6 +190,7 @@ def measure_model(
                     if reading.disturbed:
                         crowded[name].append(len(times_us[name]))
                     times_us[name].append(reading.us)
+                    parts_us[name].append(reading.parts_us)
             else:
                 notes.add("rounds with a time that was not positive are left out")
             notes.update(filter(None, [read_clocks().note]))
@@ -195,6 +209,7 @@ def measure_model(
         memory_format=memory_format,
         notes=tuple(sorted(notes)),
         crowded={name: tuple(turns) for name, turns in crowded.items() if turns},
+        parts_us={name: tuple(parts) for name, parts in parts_us.items() if all(len(part) > 1 for part in parts)},
     )
 
 

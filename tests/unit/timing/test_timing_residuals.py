@@ -54,7 +54,7 @@ def test_five_percent_is_the_bar(predicted_us: float, holds: bool) -> None:
     found = check((100.0,) * 8, predicted_us)
     assert found.holds is holds
     assert found.gap == pytest.approx(predicted_us / 100 - 1)
-    assert found.summary().startswith(f"the sum of layers {'holds' if holds else 'misses'}: {predicted_us:,.0f} us predicted, 100 us measured (100 to 100)")  # fmt: skip
+    assert found.summary().startswith(f"the sum of layers {'holds' if holds else 'misses'}: {predicted_us:,.0f} us predicted, 100 us measured (whole passes 100 to 100)")  # fmt: skip
 
 
 @pytest.mark.usefixtures("calm_core")

@@ -68,6 +68,32 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         timings(a=DRIFT, b=DRIFT).median_us("c")
 
 
+def test_a_pass_is_put_together_from_what_was_left_alone() -> None:
+    """Every pass is hit once, each in another part: no pass is calm, every part nearly always."""
+    parts = [tuple(15.0 if part == hit else 10.0 for part in range(8)) for hit in range(8)]
+    passes = [sum(times) for times in parts]
+    measured = dataclasses.replace(timings(a=passes, b=passes), parts_us={"a": tuple(parts)})
+    assert measured.median_us("a") == 85.0
+    assert measured.undisturbed_us("a") == 80.0
+    assert measured.undisturbed_us("b") == 85.0  # no parts: its passes
+
+
+def test_an_undisturbed_pass_is_the_pass() -> None:
+    parts = tuple((10.0 + i / 10, 20.0 - i / 10, 5.0) for i in range(7))
+    measured = dataclasses.replace(timings(a=[sum(times) for times in parts]), parts_us={"a": parts})
+    assert measured.undisturbed_us("a") == pytest.approx(measured.median_us("a"))
+
+
+@pytest.mark.usefixtures("calm_core")
+def test_the_parts_of_a_long_pass_sum_to_it() -> None:
+    long = nn.Sequential(*(nn.Conv2d(64, 64, 3, padding=1) for _ in range(6)))
+    measured = measure_model({"long": long, "short": nn.Identity()}, torch.randn(1, 64, 48, 48), rounds=6)
+    assert set(measured.parts_us) == {"long"}
+    assert len({len(parts) for parts in measured.parts_us["long"]}) == 1
+    for us, parts in zip(measured.times_us["long"], measured.parts_us["long"], strict=True):
+        assert sum(parts) == pytest.approx(us, rel=0.02)
+
+
 def net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
 
