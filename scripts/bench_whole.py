@@ -158,9 +158,9 @@ def run(case: Case, path: Path) -> dict:
         "networks": {
             name: {
                 "predicted_us": predicted[name],
-                "measured_us": timings.undisturbed_us(name),
+                "measured_us": median(one.undisturbed_us(name) for one in passes),
                 "passes_us": timings.median_us(name),
-                "parts_us": [[round(us, 1) for us in parts] for parts in timings.parts_us.get(name, ())],
+                "parts_us": [[round(us, 1) for us in parts] for one in passes for parts in one.parts_us.get(name, ())],
                 "times_us": list(timings.times_us[name]),
                 "layers": layers[name],
             }
@@ -181,7 +181,6 @@ def joined(passes: list[tailprune.ModelTimings]) -> tailprune.ModelTimings:
             )
             for name in passes[0].times_us
         },
-        parts_us={name: sum((one.parts_us[name] for one in passes), ()) for name in passes[0].parts_us},
         notes=tuple(dict.fromkeys(note for one in passes for note in one.notes)),
     )
 
