@@ -53,7 +53,7 @@ BEST = "best multiple"
 DRAWS = 400
 Key = tuple[float, str]
 #: From random weights: eight passes over CIFAR-10.
-TRAIN_CIFAR = FinetuneConfig(epochs=8, batch=64, learning_rate=0.1, label_smoothing=0.0, precision="bfloat16")
+TRAIN_CIFAR = FinetuneConfig(epochs=8, batch=128, learning_rate=0.1, label_smoothing=0.0, precision="bfloat16")
 #: 200 steps for ResNet-20 on CIFAR-10, and the test images counted: two cores allow no more for 40 networks and two seeds.
 CIFAR_IMAGES, CIFAR_TEST = 6_400, 5_000
 FINETUNE_CIFAR = FinetuneConfig(
