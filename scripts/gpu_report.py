@@ -163,7 +163,8 @@ def sweeps_section(journal: Journal, figures: Path, form: str) -> str:
         )  # fmt: skip
     intro = (
         "Dense, the unrounded host, fixed multiples (each bisected to no less importance than the host's) and tailprune, all "
-        "measured interleaved at each ratio. Medians over the calm passes of whole networks, norms folded."
+        "measured interleaved at each ratio. Whole networks, norms folded; on a CPU each put together from the calm times of its parts "
+        "(docs/measuring.md), whole passes stand in the journal."
     )
     return f"## Latency against the pruning ratio\n\n{intro}\n\n" + "\n\n".join(parts) if parts else ""
 
