@@ -12,7 +12,8 @@ tailprune `faster`. All networks are measured interleaved in one run. The dense 
 and the fastest of the multiples, get the same fine-tune with each seed.
 "At equal accuracy" means: for the accuracy that the host reaches at each of the 13 ratios, the fastest network of each
 method that reaches it too (`scripts/equal_accuracy.py`). A killed run goes on in DIR. Writes benchmarks/snap.csv (every raw
-time), benchmarks/snap-accuracy.csv (every fine-tune) and benchmarks/snap.json; snap-slim-cifar10 and snap-cifar10 of the others.
+time), benchmarks/snap.parts.csv.gz (the same in parts, from which latencies are put together), benchmarks/snap-accuracy.csv (every
+fine-tune) and benchmarks/snap.json; snap-slim-cifar10 and snap-cifar10 of the others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 import copy
 import csv
 import dataclasses
+import gzip
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -194,7 +196,10 @@ def measure(
     body = {"environment": timings.environment.as_dict(), "batch": len(example), "notes": timings.notes}
     medians = {name: timings.undisturbed_us(name) for name in timings.times_us}
     crowded = {name: list(timings.crowded.get(name, ())) for name in timings.times_us}
-    path.write_text(json.dumps({**body, "times_us": timings.times_us, "us": medians, "crowded": crowded}))
+    parts = {name: [[round(us, 1) for us in turn] for turn in timings.parts_us.get(name, ())] for name in medians}
+    path.write_text(
+        json.dumps({**body, "times_us": timings.times_us, "us": medians, "crowded": crowded, "parts_us": parts})
+    )
 
 
 def read_latency(work: Path) -> dict[str, Any]:
@@ -202,7 +207,7 @@ def read_latency(work: Path) -> dict[str, Any]:
     named = {name: name.partition(" ") for name in kept["times_us"]}
     by_key = {
         field: {(float(ratio), method): kept[field][name] for name, (ratio, _, method) in named.items()}
-        for field in ("times_us", "us", "crowded")
+        for field in ("times_us", "us", "crowded", "parts_us")
     }
     return {**kept, **by_key}
 
@@ -249,6 +254,12 @@ def write(work: Path, task: Task) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+    with gzip.open(ROOT / f"benchmarks/{task.name}.parts.csv.gz", "wt", newline="") as file:
+        parts = csv.writer(file, lineterminator="\n")
+        parts.writerow(["ratio", "method", "round", "parts_us"])
+        for (ratio, name), turns in kept["parts_us"].items():
+            parts.writerows([ratio, name, i, " ".join(map(str, turn))] for i, turn in enumerate(turns))
 
     count = len(task.images.test_images)
     trained = {key: Trained(us=us[key], correct=sum(runs[key]), total=count * len(runs[key])) for key in role}
