@@ -209,8 +209,13 @@ def measure_model(
         memory_format=memory_format,
         notes=tuple(sorted(notes)),
         crowded={name: tuple(turns) for name, turns in crowded.items() if turns},
-        parts_us={name: tuple(parts) for name, parts in parts_us.items() if all(len(part) > 1 for part in parts)},
+        parts_us={name: tuple(parts) for name, parts in parts_us.items() if _comparable(parts)},
     )
+
+
+def _comparable(parts_us: Sequence[tuple[float, ...]]) -> bool:
+    """Whether passes were listened to inside, each in the same places: a network may choose its modules by its input."""
+    return len({len(parts) for parts in parts_us}) == 1 and len(parts_us[0]) > 1
 
 
 def _placed(tensor: Tensor, device: torch.device, layout: torch.memory_format, dtype: torch.dtype | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -55,6 +56,16 @@ def test_five_percent_is_the_bar(predicted_us: float, holds: bool) -> None:
     assert found.holds is holds
     assert found.gap == pytest.approx(predicted_us / 100 - 1)
     assert found.summary().startswith(f"the sum of layers {'holds' if holds else 'misses'}: {predicted_us:,.0f} us predicted, 100 us measured (whole passes 100 to 100)")  # fmt: skip
+
+
+def test_a_sum_is_laid_beside_a_pass_put_together_from_calm_parts() -> None:
+    found = check((150.0,) * 8, 100.0)
+    parts = tuple(tuple(60.0 if part == hit % 2 else 50.0 for part in range(2)) for hit in range(8))
+    timings = dataclasses.replace(found.timings, times_us={"model": (110.0,) * 8}, parts_us={"model": parts})
+    found = dataclasses.replace(found, timings=timings)
+    assert found.holds
+    assert found.measured_us == 100.0
+    assert "100 us measured (whole passes 110 to 110), +0.0%" in found.summary()
 
 
 @pytest.mark.usefixtures("calm_core")

@@ -84,6 +84,16 @@ def test_an_undisturbed_pass_is_the_pass() -> None:
     assert measured.undisturbed_us("a") == pytest.approx(measured.median_us("a"))
 
 
+def test_passes_cut_in_different_places_are_not_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = itertools.cycle([2, 3])
+    parts = {"wavering": lambda: (1.0,) * next(lengths), "steady": lambda: (1.0, 2.0), "silent": lambda: (1.0,)}
+    prepared = iter([Prepared(read=lambda p=p: Reading(3.0, parts_us=p()), warmups=1, calls=1) for p in parts.values()])
+    monkeypatch.setattr(HostClock, "prepare", lambda *_: next(prepared))
+    measured = measure_model({name: nn.ReLU() for name in parts}, torch.randn(4), rounds=6)
+    assert set(measured.parts_us) == {"steady"}
+    assert measured.undisturbed_us("wavering") == 3.0
+
+
 @pytest.mark.usefixtures("calm_core")
 def test_the_parts_of_a_long_pass_sum_to_it() -> None:
     long = nn.Sequential(*(nn.Conv2d(64, 64, 3, padding=1) for _ in range(6)))
