@@ -57,6 +57,12 @@ def html(sample_page) -> str:
     return render_page(sample_page)
 
 
+def test_what_a_device_does_not_have_takes_no_row(sample_page):
+    page = dataclasses.replace(sample_page, environment={"device": "some CPU", "cudnn": "", "tf32": False, "sms": 0})
+    terms = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", render_page(page))
+    assert terms[:3] == [("device", "some CPU"), ("tf32", "False"), ("sms", "0")]
+
+
 def test_the_page_is_balanced_and_ids_are_unique(html):
     reader = _read(html)
     ids = [value for name, value in reader.attributes if name == "id"]
