@@ -16,8 +16,7 @@ from .integrity import TOLERANCE
 from .table import LatencyTable, compare_environments
 
 #: Up to one re-timed entry in four may have moved. Of two sweeps of the same shapes minutes apart one shape in ten differs by more than the
-#: tolerance (benchmarks/fill.json, a shared CPU): of a dozen then two or more do in a third of all checks, four or more in 3 %. Another
-#: driver or library moves most of them.
+#: tolerance (benchmarks/fill.json, a shared CPU): of a dozen then two or more do in a third of all checks, four or more in 3 %.
 MOVED_SHARE = 1 / 4
 
 

@@ -84,8 +84,8 @@ class ModelTimings:
     def undisturbed_us(self, name: str) -> float:
         """What a pass takes where nothing else disturbs any part of it: the sum of the parts' own medians over their calm times.
 
-        A sum of layers is such a sum: lay it beside this. On an idle machine it is `median_us`, on a shared one less, since hardly
-        any pass is left alone from end to end. `median_us` where there are no parts.
+        A sum of layers is such a sum: lay it beside this. On a shared machine it is less than `median_us`, since hardly any pass
+        is left alone from end to end. `median_us` where there are no parts.
         """
         if name not in self.parts_us:
             return self.median_us(name)
