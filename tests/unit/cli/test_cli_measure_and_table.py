@@ -143,7 +143,8 @@ def wait_for_samples(path, process, count):
 
 
 def interrupt(process, how):
-    """As a user would: once more if nothing happens, since Python drops an interrupt that arrives inside a finalizer."""
+    """As a user would: once more if nothing happens. One interrupt had no effect; why is not known, perhaps it
+    arrived inside a finalizer, where Python drops it."""
     for _ in range(3):
         process.send_signal(how)
         try:
