@@ -120,9 +120,16 @@ def build():
 
 
 def start_measuring(model, path):
+    """As a terminal would: a shell without job control starts what it runs in the background with Ctrl-C ignored, and
+    children inherit that, so that these tests run in the background would press it in vain."""
     command = [sys.executable, "-m", "tailprune", "measure", "-m", model, "-t", str(path), "-d", "cpu", *NET]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -142,19 +149,6 @@ def wait_for_samples(path, process, count):
     raise AssertionError("nothing was measured in a minute")
 
 
-def interrupt(process, how):
-    """As a user would: once more if nothing happens. One interrupt had no effect; why is not known, perhaps it
-    arrived inside a finalizer, where Python drops it."""
-    for _ in range(3):
-        process.send_signal(how)
-        try:
-            return process.communicate(timeout=10)[1]
-        except subprocess.TimeoutExpired:
-            continue
-    process.kill()
-    raise AssertionError("three interrupts did not end the measurement")
-
-
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_what_was_measured_survives_an_interruption(tmp_path, how, code):
     path = tmp_path / "t.db"
@@ -162,7 +156,8 @@ def test_what_was_measured_survives_an_interruption(tmp_path, how, code):
     longer = f"{tmp_path / 'longer.py'}:build"
     process = start_measuring(longer, path)
     wait_for_samples(path, process, 1)
-    err = interrupt(process, how)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
     if process.returncode == 0:
         pytest.fail(f"the measurement ended before it could be interrupted; make the network larger; it said {err!r}")
     assert process.returncode == code
