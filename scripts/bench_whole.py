@@ -160,7 +160,7 @@ def run(case: Case, path: Path) -> dict:
                 "predicted_us": predicted[name],
                 "measured_us": median(one.undisturbed_us(name) for one in passes),
                 "passes_us": timings.median_us(name),
-                "parts_us": [[round(us, 1) for us in parts] for one in passes for parts in one.parts_us.get(name, ())],
+                "parts_us": [[[round(us, 1) for us in turn] for turn in one.parts_us.get(name, ())] for one in passes],
                 "times_us": list(timings.times_us[name]),
                 "layers": layers[name],
             }
@@ -199,13 +199,15 @@ def keep_layers(results: dict[Case, dict]) -> None:
 
 
 def keep_parts(results: dict[Case, dict]) -> None:
+    """A network's latency is put together from its parts within each pass; the median over passes is what counts."""
     with gzip.open(ROOT / "benchmarks" / "whole.parts.csv.gz", "wt", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["model", "batch", "side", "network", "round", "parts_us"])
+        writer.writerow(["model", "batch", "side", "network", "pass", "round", "parts_us"])
         for case, result in results.items():
             for name, found in result["networks"].items():
-                for i, parts in enumerate(found["parts_us"]):
-                    writer.writerow([case.model, case.batch, case.side, name, i, " ".join(map(str, parts))])
+                for number, turns in enumerate(found["parts_us"]):
+                    for i, turn in enumerate(turns):
+                        writer.writerow([case.model, case.batch, case.side, name, number, i, " ".join(map(str, turn))])
 
 
 def classifier(model: nn.Module) -> list[nn.Module]:
