@@ -20,7 +20,7 @@ import numpy as np
 
 import tailprune
 from scripts.fill_cells import GRANULE, Replay, halves, on_cells, on_cpu_cells, on_plan, resnet50
-from scripts.fill_lines import lines
+from scripts.fill_lines import NAMES, lines
 from scripts.fill_recorded import on_recorded
 from scripts.record import ROOT, figure, record
 from tailprune.core.graph import ChannelGroup
@@ -140,9 +140,7 @@ def simulations(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
 
 def on_cpu(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
     """Risers of 5 % that both sweeps agree on, looked for by fillings replayed from either sweep, and by live ones."""
-    first, second, live, live_coarse = (
-        import_csv(ROOT / f"benchmarks/cpu/fill_{name}.csv.gz") for name in ("first", "second", "live", "live_coarse")
-    )
+    first, second, live, *live_coarse = (import_csv(ROOT / f"benchmarks/cpu/fill_{name}.csv.gz") for name in NAMES)
 
     def replay(
         graph: tailprune.ModelGraph,
@@ -161,7 +159,7 @@ def on_cpu(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
     timed: dict[str, int] = {}
     for name, graph, filled in (
         ("granule grid", coarse, [replay(coarse, *turn) for turn in turns]),
-        ("granule grid, live", coarse, [live_coarse]),
+        ("granule grid, live", coarse, live_coarse),
         ("granule grid, the other sweep proposes", coarse, [replay(coarse, *turn, proposes=True) for turn in turns]),
         ("every swept channel", fine, [replay(fine, *turn) for turn in turns]),
         ("every swept channel, the other sweep proposes", fine, [replay(fine, *turn, proposes=True) for turn in turns]),

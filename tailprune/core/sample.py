@@ -44,6 +44,17 @@ def usual_time(times_us: Sequence[float]) -> float:
     return sorted(times_us)[max(1, int(USUAL * len(times_us)))]
 
 
+def median_error(values: Sequence[float]) -> float:
+    """Standard error of the median of these values, from their MAD, as one outlier must not decide it: 1.2533 sigma / sqrt(n)
+    for a normal.
+
+    >>> median_error([68.0, 68.0, 122.0])
+    0.0
+    """
+    middle = median(values)
+    return 1.2533 * MAD_TO_SIGMA * median(abs(value - middle) for value in values) / math.sqrt(len(values))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySample:
     """Raw times of one shape in microseconds, in the order they were taken; statistics are derived, never stored.
@@ -89,8 +100,8 @@ class LatencySample:
 
     @property
     def noise_us(self) -> float:
-        """Standard error of the median, from the MAD: 1.2533 sigma / sqrt(n) for a normal."""
-        return 1.2533 * MAD_TO_SIGMA * self.mad_us / math.sqrt(len(self.calm_us))
+        """Standard error of the median of the calm times (`median_error`)."""
+        return median_error(self.calm_us)
 
     def quantile_us(self, q: float) -> float:
         """The q-quantile of all times, 0 <= q <= 1, by linear interpolation between order statistics."""

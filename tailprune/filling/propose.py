@@ -59,7 +59,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """Widths to measure, and adjacent widths around an edge in doubt, to measure once more."""
+    """Widths to measure, and those in doubt, to measure once more."""
 
     widths: tuple[int, ...]
     again: tuple[int, ...]
@@ -72,7 +72,8 @@ def propose_widths(staircase: Staircase, granule: int, expected: Expectation | N
     is flat, or on a plateau whose slope `SUPPORT` points confirm. Otherwise it is halved, at the width that is a
     multiple of the largest power of two granules, because steps sit there, by a pair that would divide an edge.
     Each edge is confirmed by three points: the two it lies between, and the one before them. Neighbours that differ
-    by a riser which the noise could explain as well are measured again.
+    by a riser which the noise could explain as well are measured again, and so is a width known no better than to a riser: its
+    noise would hide an edge, and with it the doubt.
 
     What is `expected` saves what would only confirm it: an interval is settled as well if it rises as expected and no edge
     is expected inside, and an expected edge is confirmed by two points.
@@ -95,6 +96,9 @@ def propose_widths(staircase: Staircase, granule: int, expected: Expectation | N
             widths |= {middle, middle + granule}
         elif high - low == granule and _might_jump(staircase, low, high):
             again |= {low, high}
+    for width, us, noise in zip(curve.widths, curve.latency_us, curve.noise_us or (), strict=False):
+        if noise >= staircase.min_riser * us:
+            again.add(width)
     first, last = curve.widths[0], curve.widths[-1]
     return Proposal(
         widths=tuple(sorted(w for w in widths - known if first <= w <= last)),

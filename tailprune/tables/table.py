@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from math import sqrt
 from pathlib import Path
-from statistics import stdev
 from threading import RLock
 from types import TracebackType
 
 from ..core.environment import Environment
 from ..core.errors import EnvironmentMismatch, MissingLatency, TableError
 from ..core.protocols import LatencyKind
-from ..core.sample import LatencySample
+from ..core.sample import LatencySample, median_error
 from ..core.shapes import LayerShape
 from .held import HeldPlateau, HeldPlateaus
 from .store import News, Store
@@ -193,8 +191,7 @@ class LatencyTable:
             plateau = self.plateau_of(shape)
             return max(self.noise_us(end) for end in (plateau.low, plateau.high)) if plateau else 0.0
         counted = counted_visits(self._shapes[shape])
-        medians = [visit.median_us for visit in counted]
-        between = stdev(medians) / sqrt(len(medians)) if len(medians) > 1 else 0.0
+        between = median_error([visit.median_us for visit in counted])
         return max(merge_visits(counted).noise_us, between)
 
     @property

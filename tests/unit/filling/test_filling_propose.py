@@ -30,6 +30,16 @@ def test_seeds_divide_the_likely_edges() -> None:
     assert seed_widths(range(1, 101), [5000]) == [1, 100]
 
 
+def test_a_width_known_no_better_than_to_a_riser_is_timed_again() -> None:
+    """Between 16 and 24 lies a step of 40 % that the noise at 16 hides, and with it the doubt."""
+    curve = LatencyCurve(
+        widths=(8, 16, 24, 32), latency_us=(66.0, 68.0, 94.0, 93.0), noise_us=(0.2, 27.0, 0.2, 0.2), kind="measured"
+    )
+    assert 16 in propose_widths(detect_steps(curve), 8).again
+    calm = LatencyCurve(widths=curve.widths, latency_us=curve.latency_us, noise_us=(0.2,) * 4, kind="measured")
+    assert propose_widths(detect_steps(calm), 8).again == ()
+
+
 @given(edge=st.integers(16, 31), upward=st.booleans())
 def test_an_edge_between_aligned_widths_is_placed_within_five_timings(edge: int, upward: bool) -> None:
     us = {w: 10.0 if (w <= edge) == upward else 13.0 for w in range(16, 33)}

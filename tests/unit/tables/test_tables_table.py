@@ -117,11 +117,20 @@ def test_noise_covers_the_difference_between_visits(table: LatencyTable) -> None
     table.add(sample(CONV, 10.0, 10.0, 10.0))
     assert table.noise_us(CONV) == 0.0
     table.add(sample(CONV, 14.0, 14.0, 14.0))
-    assert table.noise_us(CONV) == pytest.approx(2.0)  # the standard error of the mean of 10 and 14
+    assert table.noise_us(CONV) == pytest.approx(
+        1.2533 * 1.4826 * 2.0 / 2**0.5
+    )  # of the median of 10 and 14, by their MAD
     table.add_many([sample(out(128), 1.0), sample(out(96), 5.0, 9.0)])
     table.hold(CONV, out(128), 12.0)
     table.hold(CONV, out(96), 12.0)
     assert table.noise_us(out(72)) == max(table.noise_us(CONV), table.noise_us(out(96)))
+
+
+def test_one_visit_that_was_disturbed_as_a_whole_stops_counting_once_two_agree(table: LatencyTable) -> None:
+    for us in (122.0, 68.0, 68.1):
+        table.add(sample(CONV, us, us, us, flags=("unstable",)))
+    assert table.latency_us(CONV) == pytest.approx(68.05)
+    assert table.noise_us(CONV) < 0.02 * 68.0
 
 
 def test_other_processes_rows_show_after_refresh(tmp_path: Path) -> None:
