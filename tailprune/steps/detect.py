@@ -15,7 +15,7 @@ from ..core.errors import InvalidShape
 from .curve import LatencyCurve
 from .noise import point_noise_us
 from .recurrence import recurring_gaps
-from .segment import Floats, PieceCosts, best_partition
+from .segment import FALLING, STEEPEST, Floats, PieceCosts, best_partition
 from .staircase import EdgeVerdict, Plateau, Staircase
 
 #: A jump below this many standard errors is not even ambiguous.
@@ -119,6 +119,7 @@ class _Jump:
     slope: float
     excess_us: float
     error_us: float
+    bare_sigmas: float
 
     @property
     def fraction(self) -> float:
@@ -126,7 +127,7 @@ class _Jump:
 
     @property
     def sigmas(self) -> float:
-        return abs(self.excess_us) / self.error_us
+        return max(abs(self.excess_us) / self.error_us, self.bare_sigmas)
 
     @property
     def is_kink(self) -> bool:
@@ -201,7 +202,19 @@ class _Jumps:
         before, behind = float(costs.x[edge - 1]), float(costs.x[edge])
         left, right = ly + slope * (before - lx), ry + slope * (behind - rx)
         variance = 1 / lw + 1 / rw + ((rx - lx) ** 2 / precision if precision > 0 else 0.0)
-        return _Jump(left, right, slope, right - left - slope * (behind - before), math.sqrt(variance))
+        excess = right - left - slope * (behind - before)
+        return _Jump(left, right, slope, excess, math.sqrt(variance), self._bare_sigmas(edge))
+
+    def _bare_sigmas(self, edge: int) -> float:
+        """Standard errors of the jump between the two points alone, whatever slope a plateau can have.
+
+        Where plateaus are single points their slope is hardly known, and jumps by a factor would pass for one. Half of them
+        count, as one disturbed visit looks just like a jump.
+        """
+        x, y = self.costs.x, self.costs.y
+        rise, sloped = y[edge] - y[edge - 1], y[edge - 1] * (x[edge] / x[edge - 1] - 1)
+        beyond = max(rise - STEEPEST * sloped, FALLING * sloped - rise, 0.0)
+        return float(beyond / (LONE * math.hypot(self.costs.sigma[edge - 1], self.costs.sigma[edge])))
 
 
 def _is_lone(jumps: list[_Jump], starts: list[int], stops: list[int], index: int) -> bool:

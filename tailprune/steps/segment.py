@@ -23,7 +23,7 @@ class PieceCosts:
     """Weighted least-squares lines with bounded slope over any range of points, from prefix sums."""
 
     def __init__(self, x: Floats, y: Floats, sigma: Floats) -> None:
-        self.x = x
+        self.x, self.y, self.sigma = x, y, sigma
         self.center = float(x.mean())
         # Prefix sums of weights cancel beyond 16 digits: weights span ten at most, more than any real device does.
         w = 1.0 / np.maximum(sigma, sigma.max() * 1e-5) ** 2

@@ -120,6 +120,18 @@ def test_a_lone_outlier_is_no_pair_of_edges() -> None:
     assert not detect_steps(quiet).usable
 
 
+def test_a_jump_by_a_factor_is_no_slope_though_plateaus_are_single_points() -> None:
+    """A real line (MobileNetV2 features.2, 8 channels in, a CPU): its second width takes little more than half of the first, and less
+    than half of the third. Three plateaus of one point each have no slope of their own, and passed for one falling plateau."""
+    us = (158.1, 90.3, 209.4, 181.3, 314.7, 300.3, 412.8, 454.3, 549.0, 557.6, 657.0, 653.6)
+    noise = (0.41, 3.01, 1.7, 0.49, 3.54, 4.0, 4.48, 3.49, 5.45, 3.76, 4.07, 8.28)
+    found = detect_steps(LatencyCurve(widths=tuple(range(8, 97, 8)), latency_us=us, noise_us=noise, kind="measured"))
+    assert {8, 16} <= set(inner(found))
+    up = next(edge for edge in found.edges if edge.high == 16)
+    assert up.verdict == "confirmed"
+    assert up.riser > 0.5
+
+
 def test_an_edge_inside_a_gap_is_ambiguous_and_beside_it_confirmed() -> None:
     w = np.array([*range(8, 65, 8), *range(96, 161, 8)])
     (edge,) = detect_steps(curve_of(w, np.where(w > 64, 130.0, 100.0))).edges
