@@ -16,6 +16,7 @@ from torch import nn
 
 import tailprune
 from recipes.errors import RecipeError
+from recipes.hosts import build_host
 from tailprune import ChannelScores, LatencyTable, ModelGraph, WidthPlan
 
 Role = Literal["dense", "host", "rival", "ours"]
@@ -52,29 +53,19 @@ class Tailored:
 
 @dataclass(frozen=True, kw_only=True)
 class Arena:
-    """What every contestant is made from: one dense network, one table, one device."""
+    """What every contestant is made from: one dense network, one table, one device, one criterion of `recipes.hosts`."""
 
     dense: nn.Module
     example: torch.Tensor
     table: LatencyTable
     timer: tailprune.DeviceTimer
     ignored: Callable[[nn.Module], list[nn.Module]]
+    criterion: str = "magnitude"
 
     def host(self, ratio: float) -> tp.pruner.BasePruner:
-        """A fresh magnitude pruner, global ranking, on a copy of the dense network: the pipeline a user already has."""
+        """A fresh pruner, global ranking, on a copy of the dense network: the pipeline a user already has."""
         model = copy.deepcopy(self.dense)
-        return tp.pruner.MagnitudePruner(
-            model,
-            self.example,
-            importance=tp.importance.GroupMagnitudeImportance(),
-            global_pruning=True,
-            pruning_ratio=ratio,
-            ignored_layers=self.ignored(model),
-            in_channel_groups={},  # Torch-Pruning shares its dict defaults between pruners: always pass your own
-            out_channel_groups={},
-            num_heads={},
-            channel_groups={},
-        )
+        return build_host(self.criterion, model, self.example, ratio, ignored=self.ignored)
 
     def tailored(self, ratio: float, goal: Literal["faster", "better"]) -> Tailored:
         pruner = tailprune.TailAwarePruner(self.host(ratio), latency=self.table, timer=self.timer, goal=goal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 
 import torch
@@ -13,16 +14,24 @@ from recipes.errors import RecipeError
 from recipes.images import Images
 from recipes.models.catalog import output_layers
 
-#: criterion -> pruner and importance. `bn_scale` is the one to train sparsely for (network slimming, arXiv 1708.06519).
+#: criterion -> pruner and importance. `bn_scale` is the one to train sparsely for (network slimming, arXiv 1708.06519); `lamp` counts
+#: each magnitude as a share of those not above it in its layer, so that narrow layers do not lose against wide ones (arXiv 2010.07611).
 HOSTS = {
     "magnitude": (tp.pruner.MagnitudePruner, tp.importance.GroupMagnitudeImportance),
     "taylor": (tp.pruner.MagnitudePruner, tp.importance.GroupTaylorImportance),
     "bn_scale": (tp.pruner.BNScalePruner, tp.importance.BNScaleImportance),
+    "lamp": (tp.pruner.MagnitudePruner, tp.importance.LAMPImportance),
 }
 
 
 def build_host(
-    criterion: str, model: nn.Module, example: torch.Tensor, ratio: float, *, global_ranking: bool = True
+    criterion: str,
+    model: nn.Module,
+    example: torch.Tensor,
+    ratio: float,
+    *,
+    global_ranking: bool = True,
+    ignored: Callable[[nn.Module], list[nn.Module]] = output_layers,
 ) -> tp.pruner.BasePruner:
     """A fresh host pruner on `model`. For `taylor` the model must hold gradients (`add_gradients`) when it steps."""
     if criterion not in HOSTS:
@@ -34,7 +43,7 @@ def build_host(
         importance=importance(),
         global_pruning=global_ranking,
         pruning_ratio=ratio,
-        ignored_layers=output_layers(model),
+        ignored_layers=ignored(model),
         in_channel_groups={},  # Torch-Pruning shares its dict defaults between pruners: always pass your own
         out_channel_groups={},
         num_heads={},

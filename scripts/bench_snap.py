@@ -3,17 +3,18 @@
     python -m scripts.bench_snap --work DIR --until latency      # needs the device to itself, about 4 minutes
     python -m scripts.bench_snap --work DIR                      # fine-tunes what is left, then writes the figures
     python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors
+    python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors --criterion lamp
     python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors --weights resnet20.pt
 
 The quickstart's network on the digits or, given data, trained on CIFAR-10, where accuracy falls with every channel and so
 tells networks apart; given weights as well, a published ResNet-20.
-At each ratio: Torch-Pruning alone (magnitude, global), fixed multiples of 8, 16 and 32 that keep no less importance, and
+At each ratio: Torch-Pruning alone (global ranking by magnitude or by LAMP), fixed multiples of 8, 16 and 32 that keep no less importance, and
 tailprune `faster`. All networks are measured interleaved in one run. The dense network, and at each ratio the host, tailprune
 and the fastest of the multiples, get the same fine-tune with each seed.
 "At equal accuracy" means: for the accuracy that the host reaches at each of the 13 ratios, the fastest network of each
 method that reaches it too (`scripts/equal_accuracy.py`). A killed run goes on in DIR. Writes benchmarks/snap.csv (every raw
 time), benchmarks/snap.parts.csv.gz (the same in parts, from which latencies are put together), benchmarks/snap-accuracy.csv (every
-fine-tune) and benchmarks/snap.json; snap-slim-cifar10 and snap-cifar10 of the others.
+fine-tune) and benchmarks/snap.json; snap-slim-cifar10, snap-slim-cifar10-lamp and snap-cifar10 of the others.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ DRAWS = 400
 Key = tuple[float, str]
 #: From random weights: eight passes over CIFAR-10.
 TRAIN_CIFAR = FinetuneConfig(epochs=8, batch=128, learning_rate=0.1, label_smoothing=0.0, precision="bfloat16")
-#: 200 steps for ResNet-20 on CIFAR-10, and the test images counted: two cores allow no more for 40 networks and two seeds.
-CIFAR_IMAGES, CIFAR_TEST = 6_400, 5_000
+#: 200 steps on CIFAR-10, and the test images counted: two cores allow no more steps for 40 networks and two seeds.
+CIFAR_IMAGES, CIFAR_TEST = 6_400, 10_000
 FINETUNE_CIFAR = FinetuneConfig(
     epochs=1, batch=32, learning_rate=0.02, warmup_epochs=0.1, label_smoothing=0.0, distill_weight=0.5,
     recalibrate_batches=8, precision="bfloat16",
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--until", choices=("latency", "accuracy"), default="accuracy")
     parser.add_argument("--data", help="packed CIFAR-10; the digits where none is given")
     parser.add_argument("--weights", type=Path, help="of a ResNet-20 for --data")
+    parser.add_argument("--criterion", choices=("magnitude", "lamp"), default="magnitude", help="of the host")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=25)
@@ -138,12 +140,16 @@ def main() -> None:
         task = slim_cifar10(args.work, args.data, args.device)
     else:
         task = digits(args.work, args.device)
+    if args.criterion != "magnitude":
+        task = dataclasses.replace(task, name=f"{task.name}-{args.criterion}")
     dense, example = task.dense, task.images.example(args.batch).to(args.device)
     plans = kept_plans(args.work / "plans")
     if not (args.work / "latency.json").exists():
         timer = tailprune.DeviceTimer(args.device).within(tailprune.trace_model(dense, example))
         table = tailprune.LatencyTable.open(args.work / "latency.db", environment=timer.environment)
-        arena = Arena(dense=dense, example=example, table=table, timer=timer, ignored=output_layers)
+        arena = Arena(
+            dense=dense, example=example, table=table, timer=timer, ignored=output_layers, criterion=args.criterion
+        )
         for ratio in RATIOS:
             if (ratio, OURS) not in plans:
                 keep_plans(args.work / "plans", made := make_plans(arena, ratio))
