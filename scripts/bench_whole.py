@@ -6,8 +6,8 @@ FOLDER keeps one table and one result per case, so that a run that was stopped g
 channels (random weights: latency depends on widths alone) by magnitude with global ranking; for ResNet-18 it also fills a
 table and snaps the pruned network with tailprune `faster`. The sums of single layers are laid beside the networks, measured
 interleaved.
-Writes benchmarks/whole.csv (every raw time of every network), benchmarks/whole.parts.csv.gz (the same in parts, between two songs of the
-canary), benchmarks/whole.layers.csv (every layer as its table says and inside its network) and benchmarks/whole.json.
+Writes, with NAME = whole unless `--name` is given, benchmarks/NAME.csv (every raw time of every network), benchmarks/NAME.parts.csv.gz (the same in parts, between two songs of the
+canary), benchmarks/NAME.layers.csv (every layer as its table says and inside its network) and benchmarks/NAME.json.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=9.0, help="start no case after this long")
+    parser.add_argument("--name", default="whole", help="of the results: one for each device that is compared")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -98,7 +99,8 @@ def main() -> None:
         for name, found in result["networks"].items():
             print(f"{case} {name}: {gap(found):+.1%}", flush=True)
     publish(
-        {case: json.loads(kept.read_text()) for case in CASES if (kept := args.folder / f"{case.slug}.json").exists()}
+        args.name,
+        {case: json.loads(kept.read_text()) for case in CASES if (kept := args.folder / f"{case.slug}.json").exists()},
     )
 
 
@@ -185,9 +187,9 @@ def joined(passes: list[tailprune.ModelTimings]) -> tailprune.ModelTimings:
     )
 
 
-def keep_layers(results: dict[Case, dict]) -> None:
+def keep_layers(title: str, results: dict[Case, dict]) -> None:
     """Every layer as its table says and inside its network, until the next layer starts (empty: no module of its own)."""
-    with (ROOT / "benchmarks" / "whole.layers.csv").open("w", newline="") as file:
+    with (ROOT / "benchmarks" / f"{title}.layers.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["model", "batch", "side", "network", "layer", "shape", "table_us", "inside_us"])
         for case, result in results.items():
@@ -198,9 +200,9 @@ def keep_layers(results: dict[Case, dict]) -> None:
                                      round(one["table_us"], 1), inside])  # fmt: skip
 
 
-def keep_parts(results: dict[Case, dict]) -> None:
+def keep_parts(title: str, results: dict[Case, dict]) -> None:
     """A network's latency is put together from its parts within each pass; the median over passes is what counts."""
-    with gzip.open(ROOT / "benchmarks" / "whole.parts.csv.gz", "wt", newline="") as file:
+    with gzip.open(ROOT / "benchmarks" / f"{title}.parts.csv.gz", "wt", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["model", "batch", "side", "network", "pass", "round", "parts_us"])
         for case, result in results.items():
@@ -219,9 +221,9 @@ def gap(found: dict) -> float:
     return found["predicted_us"] / found["measured_us"] - 1
 
 
-def publish(results: dict[Case, dict]) -> None:
-    keep_layers(results)
-    keep_parts(results)
+def publish(title: str, results: dict[Case, dict]) -> None:
+    keep_layers(title, results)
+    keep_parts(title, results)
     figures, rows, notes = {}, [], []
     for case, result in results.items():
         for name, found in result["networks"].items():
@@ -262,7 +264,7 @@ def publish(results: dict[Case, dict]) -> None:
     notes.append("chosen on: " + ", ".join(sorted({case.model for case in results if case.chosen_on})) + "; held out: "
                  + ", ".join(sorted({case.model for case in results if not case.chosen_on})))  # fmt: skip
     first = next(iter(results.values()))
-    record("whole", figures=figures, rows=rows, environment={**first["environment"], "l2": "per case", "dtype": "float32",
+    record(title, figures=figures, rows=rows, environment={**first["environment"], "l2": "per case", "dtype": "float32",
            "memory_format": "channels_last", "pruning_ratio": RATIO}, notes=notes)  # fmt: skip
 
 
