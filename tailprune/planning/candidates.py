@@ -22,17 +22,14 @@ Policy = Literal["snap", "shrink", "grow", "nearest", "reallocate"]
 FLOORS: Mapping[str, float] = {"snap": 2 / 3, "reallocate": 0.5}
 #: Widths of one group that a solver chooses from: tables grow with its square, one look-up a cell.
 MAX_CHOICES = 64
-#: An edge is a step if its riser is at least this share of the curve's largest, in microseconds. On the CPUs tried, true steps
-#: (vector width) differ by a factor of two; alignment notches and noise stay below a fifth of them.
+#: A step counts towards `reach` if its riser is at least this share of the curve's largest, in microseconds. On the CPUs
+#: tried, true steps (vector width) differ by a factor of two; alignment notches and noise stay below a fifth of them.
 STEP_SHARE = 1 / 3
-#: And it uses up the reach from this share on. On one CPU steps of 16 channels have steps of 4 between them, of up to 0.55 of theirs:
-#: counted, they stopped `snap` at 20 channels where multiples of 16 went on to 16 and were faster at no less importance.
-REACH_SHARE = 2 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Allowed widths of every group, ascending; the step edges they come from; those that the policy counts; remarks."""
+    """Allowed widths of every group, ascending; the step edges they come from; those that count; what was worth a remark."""
 
     widths: Mapping[str, tuple[int, ...]]
     edges: Mapping[str, tuple[int, ...]]
@@ -57,12 +54,10 @@ def candidate_widths(
 
     Edges are the undominated ones of the group's curve with all other groups dense: where odd widths are slow, every
     width ends a plateau, but few are faster than all larger ones. An edge is a **step** if its riser is at least
-    STEP_SHARE of the curve's largest, in microseconds: notches and noise are edges too. `reach` counts those of REACH_SHARE
-    or more, as steps may have smaller ones between them. The widest width is a step, too: the original one, unless
-    `max_widths` lies above it. With h the host's width:
+    STEP_SHARE of the curve's largest, in microseconds: notches and noise are edges too, and must not use up the reach.
+    The widest width is a step, too: the original one, unless `max_widths` lies above it. With h the host's width:
 
-        snap        h, and every edge from the `reach`-th step below h (from 0, if there are not so many) to the `reach`-th
-                    above, `floor` x h at least
+        snap        h, and every edge from the `reach`-th step below h to the `reach`-th step above, `floor` x h at least
         shrink      the step at or below h, h itself where there is none
         grow        h, and every edge from h to the `reach`-th step above
         nearest     the step nearest to h, the wider one of two equally near
@@ -91,7 +86,6 @@ def candidate_widths(
     widths: dict[str, tuple[int, ...]] = {}
     edges: dict[str, tuple[int, ...]] = {}
     steps: dict[str, tuple[int, ...]] = {}
-    share = REACH_SHARE if policy in ("snap", "grow") else STEP_SHARE
     warnings: list[str] = []
     seen: dict[object, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for group in graph.groups:
@@ -113,7 +107,7 @@ def candidate_widths(
         if key not in seen:
             grid = range(narrowest, widest + 1, group.granule)
             staircase = detect_steps(costs.curve(graph, group, grid))
-            seen[key] = _edges_and_steps(staircase, widest, share)
+            seen[key] = _edges_and_steps(staircase, widest)
             unknown = sum(not staircase.covers(width) for width in grid)
             if unknown:
                 warnings.append(
@@ -140,11 +134,10 @@ def _role(graph: ModelGraph, group: ChannelGroup) -> object:
     return group.width, group.granule, group.min_width, tuple(places)
 
 
-def _edges_and_steps(staircase: Staircase, widest: int, share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The undominated edges, and those whose risers are at least this share of the largest."""
+def _edges_and_steps(staircase: Staircase, widest: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     worth = set(staircase.curve.widths) - set(dominated_widths(staircase.curve))
     riser_us = {p.high: p.riser * p.high_us for p in staircase.plateaus if p.high in worth}
-    least = share * max(riser_us.values(), default=0.0)
+    least = STEP_SHARE * max(riser_us.values(), default=0.0)
     steps = {width for width, us in riser_us.items() if us > 0 and us >= least}
     return tuple(sorted({*riser_us, widest})), tuple(sorted({*steps, widest}))
 
@@ -161,7 +154,7 @@ def _allowed(
     below = [step for step in steps if step < host]
     above = [step for step in steps if step > host]
     if policy == "snap":
-        lowest, highest = below[-reach] if len(below) >= reach else 0, (above[:reach] or [host])[-1]
+        lowest, highest = (below[-reach:] or [host])[0], (above[:reach] or [host])[-1]
         return tuple(sorted({host, *(width for width in choices if max(lowest, floor * host) <= width <= highest)}))
     if policy == "grow":
         highest = (above[:reach] or [host])[-1]

@@ -69,24 +69,6 @@ def test_notches_are_candidates_but_use_up_no_reach(policy: str, kept: int, expe
     assert found.widths == {"g": expected}
 
 
-def half_steps(shape):  # type: ignore[no-untyped-def]
-    """Stairs of 40 us every 16 channels with steps of 20 us every 4 channels between them, as AVX-512 makes them."""
-    return 100.0 + 20.0 * ((shape.out_channels - 1) // 16) + 20.0 * ((shape.out_channels - 1) // 4)
-
-
-@pytest.mark.parametrize(
-    ("policy", "kept", "expected"),
-    [
-        ("snap", 22, (16, 20, 22, 24, 28, 32)), ("grow", 22, (22, 24, 28, 32)), ("shrink", 22, (20,)), ("nearest", 22, (24,)),
-        ("snap", 13, (12, 13, 16)),  # no step below: down to the floor
-    ],
-)  # fmt: skip
-def test_smaller_steps_between_steps_use_up_no_reach(policy: str, kept: int, expected: tuple[int, ...]) -> None:
-    graph, scores = one(96, kept)
-    found = candidate_widths(graph, scores, FormulaSource(half_steps), policy=policy)  # type: ignore[arg-type]
-    assert found.widths == {"g": expected}
-
-
 def test_what_may_not_move_stays_at_the_host() -> None:
     graph, scores = one(100, 40, prunable=False)
     assert candidate_widths(graph, scores, FormulaSource(stairs)).widths == {"g": (40,)}
