@@ -62,10 +62,10 @@ def kept(scores: ChannelScores, widths: Mapping[str, int]) -> float:
     return sum(scores.by_group[group].kept_score(width) for group, width in widths.items())
 
 
-def drawn_widths(scores: ChannelScores, count: int) -> list[dict[str, int]]:
+def drawn_widths(graph: tailprune.ModelGraph, scores: ChannelScores, count: int) -> list[dict[str, int]]:
     """The host's own widths first; then drawn ones that keep as much by these scores, to within EQUAL."""
     draw = random.Random(1)
-    host = dict(scores.host_widths)
+    host = {group.id: scores.host_widths[group.id] for group in graph.prunable_groups}
     goal = kept(scores, host)
     found = [host]
     while len(found) <= count:
@@ -94,7 +94,7 @@ def train(dense: nn.Module, images: ImageSet, work: Path) -> None:
         scores = scores_of(dense, images, criterion, RATIO)
         path = work / f"{criterion}.jsonl"
         done = len(path.read_text().splitlines()) if path.exists() else 0
-        for widths in drawn_widths(scores, DRAWS)[done:]:
+        for widths in drawn_widths(graph, scores, DRAWS)[done:]:
             plan = tailprune.plan_widths(
                 graph, scores, latency=WaveModel(load_device("h200")), policy="reallocate", floor=0.0,
                 min_widths=widths, max_widths=widths,

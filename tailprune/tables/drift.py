@@ -16,7 +16,8 @@ from .integrity import TOLERANCE
 from .table import LatencyTable, compare_environments
 
 #: Up to one re-timed entry in four may have moved. Of two sweeps of the same shapes minutes apart one shape in ten differs by more than the
-#: tolerance (benchmarks/fill.json, a shared CPU): of a dozen then two or more do in a third of all checks, four or more in 3 %.
+#: tolerance (benchmarks/fill.json, a shared CPU): of a dozen then two or more do in a third of all checks, four or more in 3 %
+#: were they independent. Replayed checks of two sweeps on another CPU say drifted in 21 % (benchmarks/check.json): layers of one network move together.
 MOVED_SHARE = 1 / 4
 
 
