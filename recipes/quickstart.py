@@ -82,7 +82,7 @@ def main(
             f"{len(graph.layers)} layers, {len(graph.prunable_groups)} channel groups, {graph.macs_at() / 1e6:,.0f} M MACs at batch {batch}"
         )
 
-    timer = tailprune.DeviceTimer(where, precision=PRECISION).within(graph)
+    timer = tailprune.DeviceTimer(where, precision=PRECISION)
     table = tailprune.LatencyTable.open(out / f"latency-{where}.db", environment=timer.environment)
     with stages.step("measure") as step:
         filled = tailprune.fill_table(table, graph, timer, progress=step.progress)

@@ -98,7 +98,7 @@ def travel(
                 plans.append(WidthPlan.load(plan_file))
                 model = tailprune.load_pruned(dense, cut)
             else:
-                found = _plan(config, dense, model, images, out, device) if workers.first else None
+                found = _plan(config, model, images, out, device) if workers.first else None
                 plans.append(workers.broadcast_plan(found, device))
                 model = tailprune.apply_plan(model, plans[-1])
                 if workers.first:  # the checkpoint last: with it, the step is done
@@ -168,9 +168,7 @@ def _dense(
     return model.eval()
 
 
-def _plan(
-    config: RunConfig, dense: nn.Module, model: nn.Module, images: Images, out: Path, device: torch.device
-) -> WidthPlan:
+def _plan(config: RunConfig, model: nn.Module, images: Images, out: Path, device: torch.device) -> WidthPlan:
     """The host pruner with one line more, on a copy."""
     twin = copy.deepcopy(model)
     example = images.example(config.latency_batch).to(device)
@@ -178,9 +176,7 @@ def _plan(
         add_gradients(twin, images, batches=config.score_batches, batch=config.tune.batch)
     host = build_host(config.importance, twin, example, config.ratio_of_step(), global_ranking=config.global_ranking)
     dtype = config.deployed_dtype(device.type)
-    # the dense network's state of the caches for every step: they share a table
-    within = tailprune.trace_model(dense, example, dtype=dtype)
-    timer = tailprune.DeviceTimer(device, precision=config.precision, max_visits=config.most_visits).within(within)
+    timer = tailprune.DeviceTimer(device, precision=config.precision, max_visits=config.most_visits)
     table = tailprune.LatencyTable.open(out / f"latency-{device.type}.db", environment=timer.environment)
     pruner = tailprune.TailAwarePruner(
         host, latency=table, timer=timer, goal=config.goal, reach=config.reach, dtype=dtype

@@ -211,7 +211,7 @@ def main() -> None:
         publish(args.net, graph, evaluate(dense, images), saved_plans(args.work), args.work, notes=notes)
         return
     example = images.example(BATCH)
-    timer = tailprune.DeviceTimer(args.device, precision=PRECISION, max_visits=MOST_VISITS).within(graph)
+    timer = tailprune.DeviceTimer(args.device, precision=PRECISION, max_visits=MOST_VISITS)
     table = tailprune.LatencyTable.open(args.work / "latency.db", environment=timer.environment)
     print(tailprune.fill_table(table, graph, timer).summary(), flush=True)
     plan(

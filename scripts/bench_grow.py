@@ -35,7 +35,6 @@ from scripts.record import figure, record
 from tailprune.core.graph import ModelGraph
 from tailprune.planning import plan_growth
 from tailprune.pruning import confirmed_growth
-from tailprune.timing import l2_for
 
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "mnasnet1_0", "resnet50")
 DEVICE, BATCH, DTYPE = "h200", 32, "float16"
@@ -77,7 +76,7 @@ def grow_here(images: ImageSet, work: Path) -> None:
     torch.manual_seed(0)
     net, example = network(RAGGED).eval(), example_of(images)
     graph = tailprune.trace_model(net, example, name="ragged").at_batch(SMALL_BATCH, memory_format="channels_last")
-    timer = tailprune.DeviceTimer("cpu", l2=l2_for(graph))
+    timer = tailprune.DeviceTimer("cpu")
     rows, notes = [], []
     for extra in SMALL_EXTRAS:
         start = time.perf_counter()

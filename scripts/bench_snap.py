@@ -145,7 +145,7 @@ def main() -> None:
     dense, example = task.dense, task.images.example(args.batch).to(args.device)
     plans = kept_plans(args.work / "plans")
     if not (args.work / "latency.json").exists():
-        timer = tailprune.DeviceTimer(args.device).within(tailprune.trace_model(dense, example))
+        timer = tailprune.DeviceTimer(args.device)
         table = tailprune.LatencyTable.open(args.work / "latency.db", environment=timer.environment)
         arena = Arena(
             dense=dense, example=example, table=table, timer=timer, ignored=output_layers, criterion=args.criterion

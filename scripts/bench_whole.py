@@ -73,10 +73,14 @@ CASES = (
     Case(model="mnasnet1_0", batch=2, side=128, chosen_on=True),
     Case(model="regnet_x_400mf", batch=1, side=128, chosen_on=True),
     Case(model="googlenet", batch=1, side=128, chosen_on=True),
-    Case(model="squeezenet1_1", batch=4, side=96),
-    Case(model="resnet50", batch=1, side=128),
-    Case(model="mobilenet_v3_small", batch=4, side=128),
-    Case(model="densenet121", batch=1, side=96),
+    Case(model="squeezenet1_1", batch=4, side=96, chosen_on=True),
+    Case(model="resnet50", batch=1, side=128, chosen_on=True),
+    Case(model="mobilenet_v3_small", batch=4, side=128, chosen_on=True),
+    Case(model="densenet121", batch=1, side=96, chosen_on=True),
+    Case(model="efficientnet_b0", batch=1, side=128),
+    Case(model="regnet_y_400mf", batch=2, side=96),
+    Case(model="resnext50_32x4d", batch=1, side=96),
+    Case(model="vgg13_bn", batch=2, side=64),
 )
 
 
@@ -110,8 +114,7 @@ def run(case: Case, path: Path) -> dict:
     dense = torchvision.models.get_model(case.model, weights=None, **extra).eval()
     dense = dense.to(memory_format=torch.channels_last)
     example = torch.randn(case.batch, 3, case.side, case.side).to(memory_format=torch.channels_last)
-    graph = tailprune.trace_model(dense, example, name=case.model)
-    timer = tailprune.DeviceTimer("cpu", precision=PRECISION, max_visits=MOST_VISITS).within(graph)
+    timer = tailprune.DeviceTimer("cpu", precision=PRECISION, max_visits=MOST_VISITS)
     with tailprune.LatencyTable.open(path, environment=timer.environment) as table:
         arena = Arena(dense=dense, example=example, table=table, timer=timer, ignored=classifier)
         host = arena.host(RATIO)

@@ -47,9 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         form = FORMS["cpu" if asked.device == "cpu" else "cuda"]
         deadline = start + 60 * asked.max_minutes
-        with closing(
-            Bench(asked.device, asked.out, deadline=deadline, main=form.main, precision=form.precision)
-        ) as bench:
+        with closing(Bench(asked.device, asked.out, deadline=deadline, precision=form.precision)) as bench:
             left = run(bench, journal, list(stages(form, asked.tiers)))
     except TailpruneError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -71,18 +71,19 @@ def load_network(setting: Setting) -> Network:
 class Bench:
     """Times layers into one table a runtime under `out`, until `deadline` (of time.monotonic).
 
-    All networks of a runtime share a table, and with it the cache state of the `main` one's layers (on a CPU).
+    All networks of a runtime share a table.
     """
 
-    def __init__(self, device: str, out: Path, deadline: float, main: Setting, precision: float) -> None:
-        self.device, self.out, self.deadline, self.main, self.precision = device, out, deadline, main, precision
+    def __init__(self, device: str, out: Path, deadline: float, precision: float) -> None:
+        self.device, self.out, self.deadline, self.precision = device, out, deadline, precision
         self._timers: dict[str | None, tailprune.DeviceTimer] = {}
         self._tables: dict[str | None, LatencyTable] = {}
 
     def timer(self, runtime: str | None = None) -> tailprune.DeviceTimer:
         if runtime not in self._timers:
-            timer = tailprune.DeviceTimer(self.device, runtime=runtime, precision=self.precision, most_alive=MOST_ALIVE)
-            self._timers[runtime] = timer.within(load_network(self.main).graph)
+            self._timers[runtime] = tailprune.DeviceTimer(
+                self.device, runtime=runtime, precision=self.precision, most_alive=MOST_ALIVE
+            )
         return self._timers[runtime]
 
     def table(self, runtime: str | None = None) -> LatencyTable:

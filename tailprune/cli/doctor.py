@@ -60,7 +60,7 @@ def doctor(
         raise InvalidShape(f"The pruned widths come from one place, got {' and '.join(given)}; give one of them.")
     loaded = load_model(network, seed=host.seed)
     graph = loaded.trace()
-    opened = open_latency(latency, quiet=output.quiet, graph=lambda: graph)
+    opened = open_latency(latency, quiet=output.quiet)
     notes = list(opened.notes)
     if host.ratio is not None and loaded.weights == "random":
         notes.append("weights are random, so which channels the host keeps means nothing; give --weights FILE")

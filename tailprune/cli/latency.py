@@ -11,7 +11,6 @@ import typer
 
 from ..core.environment import Environment
 from ..core.errors import InvalidShape, TableError
-from ..core.graph import ModelGraph
 from ..core.protocols import FirstOf, LatencySource, LayerTimer
 from ..core.shapes import LayerShape
 from ..filling import measure_chosen, measure_while
@@ -89,8 +88,8 @@ def here(device: str | None) -> bool:
     return device is not None and device.partition(":")[0] in ("cpu", "cuda")
 
 
-def open_latency(options: LatencyOptions, *, quiet: bool, graph: Callable[[], ModelGraph] | None = None) -> Latency:
-    """A table, a table plus the device it belongs to, or the wave model of a known GPU. A new table is timed within `graph`."""
+def open_latency(options: LatencyOptions, *, quiet: bool) -> Latency:
+    """A table, a table plus the device it belongs to, or the wave model of a known GPU."""
     device, table = options.device, options.table
     if device is None and table is None:
         raise InvalidShape(
@@ -99,9 +98,7 @@ def open_latency(options: LatencyOptions, *, quiet: bool, graph: Callable[[], Mo
     if table is not None:
         timer = None
         if here(device):
-            timer = make_timer(
-                device, threads=options.threads, runtime=options.runtime, like=environment_of(table), graph=graph
-            )
+            timer = make_timer(device, threads=options.threads, runtime=options.runtime, like=environment_of(table))
         if timer is None and not table.exists():
             raise TableError(f"Latency table {table} does not exist; fill one with `tailprune measure`.")
         opened = LatencyTable.open(table, environment=timer.environment if timer else None)
@@ -122,15 +119,11 @@ def make_timer(
     threads: int = 1,
     runtime: str | None = None,
     like: Environment | None = None,
-    graph: Callable[[], ModelGraph] | None = None,
 ) -> LayerTimer:
-    """The device at hand. For a table measured on it already (`like`) in that table's runtime and cache state, for a new one
-    in the state in which the network's layers run."""
+    """The device at hand; for a table measured on it already (`like`) in that table's runtime and cache state."""
     from ..timing import DeviceTimer
 
     timer = DeviceTimer(device or "cpu", threads=threads, runtime=runtime)
-    if like is None and graph is not None:
-        return timer.within(graph())
     if like is None or like.device != timer.environment.device or like.runtime in ("imported", "simulated"):
         return timer
     return DeviceTimer(timer.device, threads=threads, runtime=runtime or like.runtime, l2=like.l2, tf32=like.tf32,

@@ -68,7 +68,7 @@ def measure(
     timer = (
         SimulatedTimer(load_device(simulate), seed=seed)
         if simulate is not None
-        else make_timer(device, threads=threads, runtime=runtime, like=environment_of(table), graph=lambda: graph)
+        else make_timer(device, threads=threads, runtime=runtime, like=environment_of(table))
     )
     note(
         f"{graph.model}: {len(graph.layers)} layers, {len(graph.prunable_groups)} prunable channel groups; {timer.environment}",

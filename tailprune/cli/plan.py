@@ -53,7 +53,7 @@ def plan(
         raise InvalidShape("--explain and --frontier are about pruning; drop them, or drop --grow.")
     files = FrontierFiles.named(frontier) if frontier is not None else None
     loaded = load_model(network, seed=host.seed)
-    opened = open_latency(latency, quiet=output.quiet, graph=loaded.trace)
+    opened = open_latency(latency, quiet=output.quiet)
     if growing.grow:
         planned, measured = make_growth(loaded, opened, host, goal, growing, quiet=output.quiet)
     else:

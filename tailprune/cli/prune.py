@@ -53,7 +53,7 @@ def prune(
         if loaded.weights == "random":
             warn("weights are random; give --weights FILE", quiet=output.quiet)
     else:
-        opened = open_latency(latency, quiet=output.quiet, graph=loaded.trace)
+        opened = open_latency(latency, quiet=output.quiet)
         planned = make_plan(loaded, opened, host, goal, quiet=output.quiet)
         plan, body = planned.plan, plan_body(planned, loaded.weights)
     small = (widen_model if plan.grown else apply_plan)(loaded.module, plan)

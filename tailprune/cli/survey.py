@@ -98,7 +98,7 @@ def _survey_one(network: NetworkOptions, latency: LatencyOptions, plot: Path | N
     from ..reports import plot_time_map, save_figure, survey_table
 
     graph = load_model(network).trace()
-    opened = open_latency(latency, quiet=output.quiet, graph=lambda: graph)
+    opened = open_latency(latency, quiet=output.quiet)
     device = _device_of(latency, opened)
     found = opened.answer(lambda: survey_utilization(graph, opened.source, device=device), quiet=output.quiet)
     for warning in found.warnings:

@@ -54,7 +54,7 @@ def grow_model(
     (True, True)
     """
     graph = trace_model(model, example_inputs)
-    source, timer = source_for(latency, timer, lambda: graph)
+    source, timer = source_for(latency, timer)
     plan, _ = confirmed_growth(model, graph, example_inputs, source, timer, budget=budget, widest=widest, every=every)
     return widen_model(model, plan, example_inputs, seed=seed), plan
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,6 @@ from ..core.scores import ChannelScores
 from ..filling import fill_table, measure_chosen, plan_shapes
 from ..planning import Goal, Policy, Scope, choose_host, plan_widths
 from ..tables import LatencyTable
-from ..timing import DeviceTimer
 from ..tracing import trace_model
 from .apply import apply_plan
 from .importance import score_channels
@@ -65,7 +63,7 @@ def prune_model(
     if ratio is not None:
         check_ratio(ratio)
     graph = trace_model(model, example_inputs, dtype=dtype)
-    source, timer = source_for(latency, timer, lambda: graph)
+    source, timer = source_for(latency, timer)
     if host is not None:
         scores = host
         _check_host(graph, host)
@@ -84,18 +82,14 @@ def prune_model(
     return apply_plan(model, plan, example_inputs), plan
 
 
-def source_for(
-    latency: LatencySource | None, timer: LayerTimer | None, graph: Callable[[], ModelGraph]
-) -> tuple[LatencySource, LayerTimer | None]:
-    """The latencies and the timer given; or an empty table of this process and the timer within the network to fill it."""
+def source_for(latency: LatencySource | None, timer: LayerTimer | None) -> tuple[LatencySource, LayerTimer | None]:
+    """The latencies and the timer given; or an empty table of this process and the timer to fill it."""
     if latency is not None:
         return latency, timer
     if timer is None:
         raise InvalidShape(
             "A latency source or a timer is needed: pass latency= (a table or a model), timer=, or both."
         )
-    if isinstance(timer, DeviceTimer):
-        timer = timer.within(graph())
     return LatencyTable.in_memory(timer.environment), timer
 
 

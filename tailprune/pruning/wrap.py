@@ -37,7 +37,7 @@ class TailAwarePruner:
     latency. By the latency source, the plan is never slower than the host and never scores less.
 
     `latency` is any `LatencySource`; `timer` any `LayerTimer`. With a timer, shapes that a `LatencyTable` lacks are
-    measured into it (without `latency`, into a table of this process, `within` the network). With a `DeviceTimer`, host
+    measured into it (without `latency`, into a table of this process). With a `DeviceTimer`, host
     and plan are measured end to end as well, and a plan that does not hold as measured is tightened, or dropped for the
     host's own widths.
 
@@ -86,7 +86,7 @@ class TailAwarePruner:
         self.goal, self.reach, self.policy, self.budget = goal, reach, policy, budget
         self.example_inputs = images_of(host) if example_inputs is None else example_inputs
         self.dtype = dtype
-        self.latency, self.timer = source_for(latency, timer, self._trace)
+        self.latency, self.timer = source_for(latency, timer)
         self.graph: ModelGraph | None = None
         self.scores: ChannelScores | None = None
         self.plan: WidthPlan | None = None

@@ -3,7 +3,6 @@
 Every reading is kept, every setting that matters is part of the environment, and what did not settle says so.
 """
 
-from .between import l2_for
 from .blocks import Block, build_block
 from .device_timer import DeviceTimer
 from .residuals import LayerResidual, ModelCheck, check_model
@@ -20,7 +19,6 @@ __all__ = [
     "Verdict",
     "build_block",
     "check_model",
-    "l2_for",
     "measure_model",
     "median_interval",
 ]

@@ -11,12 +11,11 @@ import torch
 
 from ..core.environment import Environment
 from ..core.errors import InvalidShape, TailpruneError
-from ..core.graph import ModelGraph
 from ..core.protocols import Notebook
 from ..core.sample import LatencySample
 from ..core.shapes import LayerShape
 from ..tables import LatencyTable
-from .between import l2_for
+from .between import FORGOTTEN_MIB
 from .blocks import build_block
 from .clocks import ClockReading, Clocks, load_nvml
 from .machine import available_bytes, cpu_name, keep_freed_memory, pinned
@@ -28,9 +27,8 @@ from .stopping import StoppingRule
 
 #: Share of the free memory that the weights of waiting blocks may take; inputs and outputs of the running one need the rest.
 SHARE_FOR_WEIGHTS = 0.25
-#: Unless asked otherwise: CUDA graphs repeat a block in a warm L2; a CPU runs a few small layers in between, as a small
-#: network would.
-DEFAULT_L2 = {"cpu": "0 MiB", "cuda": "warm"}
+#: Unless asked otherwise: CUDA graphs repeat a block in a warm L2; a CPU does between two calls what the rest of a network would.
+DEFAULT_L2 = {"cpu": f"{FORGOTTEN_MIB} MiB", "cuda": "warm"}
 
 
 class DeviceTimer:
@@ -40,8 +38,7 @@ class DeviceTimer:
     settle is flagged unstable, one that the device cannot run is a sample without times, flagged with the reason noted.
     `runtime` is "eager", "compile" or "onnxruntime" on a CPU, "cuda-graph" (launch gaps out, the default), "eager" (in) or
     "compile" on CUDA. `l2` is the state of the caches before each call: "warm" or "cold" on CUDA; on a CPU "warm", or the
-    MiB of other work since its weights were last used. What a network needs, so that sums of its layers are the network, `within` knows:
-    `DeviceTimer("cpu").within(graph)`. With `tf32` float32 shapes may use TF32 as well; tf32 shapes always do. Nothing of the process is left changed but the C
+    MiB of other work right before it, "16 MiB" unless asked otherwise: sums of layers are then the network. With `tf32` float32 shapes may use TF32 as well; tf32 shapes always do. Nothing of the process is left changed but the C
     allocator, which keeps freed memory from then on (`machine.keep_freed_memory`).
 
     >>> timer = DeviceTimer("cpu", max_visits=6)
@@ -73,7 +70,6 @@ class DeviceTimer:
         self.most_alive = most_alive
         on_cuda = self.device.type == "cuda"
         self._bank = RandomBank(self.device)
-        self._own_l2 = l2 is not None
         l2 = l2 or DEFAULT_L2[self.device.type]
         self._runtime = choose_runtime(self.device, runtime, l2, threads=threads, bank=self._bank)
         self._clocks = Clocks(self.device, load_nvml()) if on_cuda else None
@@ -85,25 +81,6 @@ class DeviceTimer:
     @property
     def environment(self) -> Environment:
         return self._environment
-
-    def within(self, graph: ModelGraph) -> DeviceTimer:
-        """This timer, with as much other work between two calls of a layer as `graph`, the dense network, has itself.
-
-        That decides in which table its samples belong. Itself on CUDA, and where `l2=` was asked for.
-
-        >>> from tailprune import trace_model
-        >>> graph = trace_model(torch.nn.Linear(2048, 4096), torch.zeros(1, 2048))
-        >>> DeviceTimer("cpu").within(graph).environment.l2, DeviceTimer("cpu", l2="warm").within(graph).environment.l2
-        ('16 MiB', 'warm')
-        """
-        l2 = l2_for(graph)
-        if self._own_l2 or self.device.type == "cuda" or l2 == self.environment.l2:
-            return self
-        asked, rule = self.environment, self.rule
-        return DeviceTimer(
-            self.device, threads=asked.threads, runtime=asked.runtime, l2=l2, precision=rule.precision,
-            max_visits=rule.max_visits, max_seconds=rule.max_seconds, most_alive=self.most_alive,
-        )  # fmt: skip
 
     def time(self, shape: LayerShape) -> LatencySample:
         return next(self.time_many([shape]))

@@ -65,7 +65,7 @@ from recipes import road
 from recipes.configs import RUNS, FinetuneConfig, RunConfig
 from recipes.distributed import ALONE
 torch.set_num_threads(1)
-road._plan = lambda config, dense, model, images, out, device: tailprune.prune_model(
+road._plan = lambda config, model, images, out, device: tailprune.prune_model(
     model, images.example(2), latency=tailprune.WaveModel(tailprune.load_device("h200")), ratio=config.ratio_of_step())[1]
 road._ship = lambda *rest: "shipped"
 slow = float(sys.argv[4])
@@ -145,7 +145,7 @@ def tree(tmp_path):
     return tmp_path / "tree"
 
 
-def _plan_by_model(config, dense, model, images, out, device):
+def _plan_by_model(config, model, images, out, device):
     h200 = tailprune.WaveModel(tailprune.load_device("h200"))
     return tailprune.prune_model(model, images.example(2), latency=h200, ratio=config.ratio_of_step())[1]
 
@@ -180,13 +180,8 @@ def test_imagenet_roads_run_on_a_tree(tree, tmp_path, monkeypatch, config, given
     assert stages == (["finetune 1"] if given else ["dense", "sparse", "finetune 1"])
 
 
-class TimerInPlaceOfTheDevice(tailprune.SimulatedTimer):
-    def within(self, graph):
-        return self
-
-
 def test_a_road_plans_with_its_host_measures_and_exports(files, tmp_path, monkeypatch):
-    timer = TimerInPlaceOfTheDevice(tailprune.load_device("h200"))
+    timer = tailprune.SimulatedTimer(tailprune.load_device("h200"))
     monkeypatch.setattr(tailprune, "DeviceTimer", lambda *_, **__: timer, raising=False)
     config = RunConfig(name="toy", model="resnet20-cifar", tune=BRIEF, latency_batch=2, score_batches=1)
     weights, data = files / "dense.safetensors", f"packed:{files / 'tiny.safetensors'}"

@@ -132,7 +132,7 @@ def test_no_time_is_a_clean_stop(simulated, tmp_path, capsys) -> None:
 
 
 def test_time_that_ends_inside_a_stage_keeps_its_samples(simulated, tmp_path) -> None:
-    found = Bench("cpu", tmp_path, deadline=time.monotonic() - 1, main=stages.FORMS["cpu"].main, precision=0.02)
+    found = Bench("cpu", tmp_path, deadline=time.monotonic() - 1, precision=0.02)
     shape = LayerShape(op="linear", batch=8, in_channels=64, out_channels=64)
     with pytest.raises(TimeIsUp):
         found.measure([shape, shape.with_channels(out_channels=72)])

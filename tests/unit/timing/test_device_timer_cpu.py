@@ -158,7 +158,7 @@ def test_a_cudnn_error_in_mid_run_is_one_refused_shape(timer: DeviceTimer, monke
 def test_environment_names_the_machine(timer: DeviceTimer) -> None:
     environment = timer.environment
     assert torch.backends.cpu.get_cpu_capability() in environment.device
-    assert (environment.runtime, environment.l2, environment.threads, environment.num_sms) == ("eager", "0 MiB", 1, 1)
+    assert (environment.runtime, environment.l2, environment.threads, environment.num_sms) == ("eager", "16 MiB", 1, 1)
     assert environment.torch == torch.__version__
     assert environment.allocator
     assert timer.environment == DeviceTimer("cpu").environment

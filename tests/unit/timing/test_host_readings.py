@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tailprune.core.errors import InvalidShape
-from tailprune.core.graph import Layer, ModelGraph, WidthExpr
-from tailprune.core.shapes import LayerShape
-from tailprune.timing import between, host_clock, l2_for
-from tailprune.timing.between import NEIGHBOURS, OtherWork, other_work
+from tailprune.timing import between, host_clock
+from tailprune.timing.between import RING_MIB, OtherWork, other_work
 from tailprune.timing.canary import Canary
 from tailprune.timing.host_clock import TAKES, HostClock
 from tailprune.timing.interludes import EVERY_US, Interludes
@@ -47,12 +45,12 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return []
 
 
-def noted_work(log: list[str], mib: int) -> SimpleNamespace:
-    return SimpleNamespace(mib=mib, forget=Noted(log, "forget"), arrive=Noted(log, "arrive"))
+def noted_work(log: list[str]) -> SimpleNamespace:
+    return SimpleNamespace(read_mib=0, forget=Noted(log, "forget"), arrive=Noted(log, "arrive"))
 
 
 def test_a_spare_brings_the_code_back_and_leaves_the_timed_weights_forgotten(log: list[str]) -> None:
-    clock = HostClock(noted_work(log, 4))
+    clock = HostClock(noted_work(log))
     prepared = clock.prepare(Noted(log, "block"), [], Noted(log, "spare"))
     assert log == ["block"] * (prepared.warmups - 1)
     log.clear()
@@ -64,13 +62,7 @@ def test_a_spare_brings_the_code_back_and_leaves_the_timed_weights_forgotten(log
     assert not reading.disturbed
 
 
-def test_a_small_network_finds_its_weights_warm(log: list[str]) -> None:
-    clock = HostClock(noted_work(log, 0))
-    prepared = clock.prepare(Noted(log, "block"), [])
-    log.clear()
-    prepared.read()
-    assert log == ["forget", "block", "arrive", "block"]
-    assert not clock.wants_spare
+def test_without_other_work_no_spare_is_asked_for() -> None:
     assert not HostClock().wants_spare
 
 
@@ -116,10 +108,10 @@ def test_a_disturbed_reading_is_taken_again(
 ) -> None:
     answers = iter(counts)
     monkeypatch.setattr(host_clock, "preemptions", lambda: next(answers))
-    prepared = HostClock(noted_work([], 0)).prepare(Noted(log, "block"), [])
+    prepared = HostClock(noted_work([])).prepare(Noted(log, "block"), [], Noted(log, "spare"))
     log.clear()
     assert prepared.read().disturbed is disturbed
-    assert len(log) == 2 * takes
+    assert log == ["spare", "block"] * takes
 
 
 @pytest.mark.parametrize(
@@ -131,7 +123,7 @@ def test_a_reading_behind_which_the_core_is_slow_is_taken_again(
 ) -> None:
     answers = iter(slow)
     canary = SimpleNamespace(wait=Noted(log, "wait"), is_slow=lambda: log.append("listen") or next(answers))
-    prepared = HostClock(noted_work(log, 4), canary).prepare(Noted(log, "block"), [], Noted(log, "spare"))
+    prepared = HostClock(noted_work(log), canary).prepare(Noted(log, "block"), [], Noted(log, "spare"))
     log.clear()
     assert prepared.read().disturbed is disturbed
     assert log == ["forget", "spare", "wait", "arrive", "block", "listen"] * takes
@@ -151,7 +143,7 @@ def test_the_spares_output_and_the_blocks_lie_in_places_of_their_own(
             log.append(")")
 
     monkeypatch.setattr(host_clock, "Places", Places)
-    prepared = HostClock(noted_work(log, 4)).prepare(Noted(log, "block"), [], Noted(log, "spare"))
+    prepared = HostClock(noted_work(log)).prepare(Noted(log, "block"), [], Noted(log, "spare"))
     log.clear()
     prepared.read()
     assert log == ["forget", "(", "spare", ")", "(", "arrive", "block", ")"]
@@ -210,24 +202,58 @@ def test_short_calls_are_read_several_at_a_time() -> None:
     assert calls_per_reading(0.0, 20.0) == MAX_CALLS
 
 
-def test_other_work_forgets_another_part_each_time_then_neighbours_run_and_inputs_arrive(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Numbers:
+    """A bank whose numbers write down which MiB of the ring is read."""
+
+    def __init__(self, log: list[int]) -> None:
+        self.log = log
+
+    def scratch(self, num_bytes: int) -> SimpleNamespace:
+        parts = [SimpleNamespace(sum=lambda i=i: self.log.append(i)) for i in range(num_bytes // 2**20)]
+        return SimpleNamespace(split=lambda count: parts if count * 4 == 2**20 else [])
+
+
+@given(st.integers(1, 300), st.lists(st.integers(0, 3), min_size=1, max_size=20))
+def test_a_visit_reads_its_mib_and_no_weights_are_used_again_within_a_ring(mib: int, visits: list[int]) -> None:
+    read: list[int] = []
+    work = OtherWork(mib, Numbers(read))
+    used_at = dict.fromkeys(range(4), 0)
+    for block in visits:
+        before = len(read)
+        work.forget(used_at[block])
+        assert len(read) - before >= mib
+        assert len(read) - used_at[block] >= RING_MIB
+        assert len(read) - before == mib or len(read) - used_at[block] == RING_MIB, "no more than needed"
+        used_at[block] = work.read_mib
+    ring = max(RING_MIB, 2 * mib)
+    assert read == [i % ring for i in range(len(read))], "the ring is read part by part, each as long ago as can be"
+
+
+def test_a_block_is_far_from_its_last_reading_alone_and_in_company(log: list[str]) -> None:
+    read: list[int] = []
+    clock = HostClock(OtherWork(16, Numbers(read)))
+    alone, other = (clock.prepare(Noted(log, name), [], Noted(log, "spare")) for name in ("block", "other"))
+    distances = []
+    for prepared in (alone, alone, other, other, alone):
+        before = len(read)
+        prepared.read()
+        distances.append(len(read) - before)
+    assert distances == [128, 128, 16, 128, 16]
+
+
+def test_inputs_arrive_last() -> None:
     log: list[str] = []
+    OtherWork(1, RandomBank("cpu")).arrive([Noted(log, "input"), Noted(log, "operand")])
+    assert log == ["input", "operand"]
 
-    class Bank:
-        def scratch(self, num_bytes: int) -> SimpleNamespace:
-            assert num_bytes == between.RING_MIB * 2**20
-            parts = [Noted(log, f"part {i}") for i in range(3)]
-            return SimpleNamespace(split=lambda count: parts if count * 4 == 5 * 2**20 else [])
 
-    monkeypatch.setattr(between, "build_block", lambda shape, bank: Noted(log, "neighbour"))
-    work = OtherWork(5, Bank())
-    for _ in range(4):
-        work.forget()
-        work.arrive([Noted(log, "input")])
-    visits = [[part, *["neighbour"] * len(NEIGHBOURS), "input"] for part in ("part 0", "part 1", "part 2", "part 0")]
-    assert log == [step for visit in visits for step in visit]
+def test_the_ring_is_made_when_first_read() -> None:
+    bank = RandomBank("cpu")
+    work = OtherWork(16, bank)
+    assert not bank._flat
+    work.forget(since_mib=-RING_MIB)
+    assert work.read_mib == 16
+    assert bank.scratch(4).untyped_storage().nbytes() == RING_MIB * 2**20
 
 
 def test_the_state_says_how_much_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,45 +264,7 @@ def test_the_state_says_how_much_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked == [3]
 
 
-def test_the_ring_is_longer_than_what_is_read() -> None:
-    bank = RandomBank("cpu")
-    work = OtherWork(between.RING_MIB, bank)
-    first, second, third = (next(work._parts) for _ in range(3))
-    assert first.numel() * 4 == between.RING_MIB * 2**20
-    assert first.data_ptr() != second.data_ptr()
-    assert first.data_ptr() == third.data_ptr()
-
-
-@pytest.mark.parametrize("l2", ["cold", "hot", "00 MiB", "16", "16 MB", "-2 MiB", "99999 MiB", ""])
+@pytest.mark.parametrize("l2", ["cold", "hot", "0 MiB", "00 MiB", "16", "16 MB", "-2 MiB", "99999 MiB", ""])
 def test_no_other_state_is_known(l2: str) -> None:
     with pytest.raises(InvalidShape, match="allowed on a CPU: warm, or the MiB"):
         other_work(l2, RandomBank("cpu"))
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000))
-def test_a_larger_network_has_no_less_other_work(one: int, other: int) -> None:
-    read = [int(l2_for(graph).split()[0]) for graph in map(perceptron, sorted((one, other)))]
-    assert read == sorted(read)
-
-
-def test_the_working_set_is_weights_and_every_activation_once() -> None:
-    assert l2_for(perceptron(1000)) == "0 MiB"  # 3.8 MiB of weights
-    assert l2_for(perceptron(1030)) == "16 MiB"  # 4.05 MiB
-    assert l2_for(perceptron(6000)) == "16 MiB"
-    assert l2_for(perceptron(500).at_batch(1500)) == "0 MiB"  # 1 MiB of weights, 2.9 in, as much out
-    assert l2_for(perceptron(500).at_batch(1700)) == "16 MiB"  # 3.2 in, as much out
-
-
-def test_reading_nothing_still_runs_neighbours_and_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[str] = []
-    monkeypatch.setattr(between, "build_block", lambda shape, bank: Noted(log, "neighbour"))
-    work = OtherWork(0, RandomBank("cpu"))
-    work.forget()
-    work.arrive([Noted(log, "input")])
-    assert log == ["neighbour"] * len(NEIGHBOURS) + ["input"]
-
-
-def perceptron(width: int) -> ModelGraph:
-    shape = LayerShape(op="linear", batch=1, in_channels=width, out_channels=width, epilogue=("bias",))
-    layer = Layer(name="0", shape=shape, in_expr=WidthExpr(constant=width), out_expr=WidthExpr(constant=width))
-    return ModelGraph(model="perceptron", layers=(layer,), groups=(), input_shape=(1, width))
