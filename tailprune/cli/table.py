@@ -20,6 +20,7 @@ from ..tables import (
     merge,
     shipped_environments,
 )
+from ..tables.drift import RETIMED
 from ..waves import known_devices, load_device
 from .console import Json, note, out, print_json, warn
 from .grouped import grouped
@@ -50,7 +51,7 @@ def check(
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="cpu or cuda: also re-time a few entries here.")
     ] = None,
-    count: Annotated[int, typer.Option(help="How many entries to re-time.")] = 12,
+    count: Annotated[int, typer.Option(help="How many entries to re-time.")] = RETIMED,
     threads: Threads = 1,
     json: Json = False,
 ) -> None:

@@ -12,10 +12,10 @@ from ..core.errors import InvalidShape
 from .random_data import RandomBank
 
 #: Read right before a call's spare: what the L2 then holds was not there by chance. Sixteen times the L2 of the first core this was
-#: measured on; sums of layers hardly depend on it from 4 to 16 MiB, and beyond code goes, too (benchmarks/between.csv).
+#: measured on; sums of layers hardly depend on it from 4 to 16 MiB, and beyond code goes, too (benchmarks/between-second-cpu.csv).
 FORGOTTEN_MIB = 16
 #: Read in all before a block's weights are used again. Alone in a loop, 16 MiB apart, blocks are 6 % faster than among hundreds;
-#: 192 MiB apart they are not (benchmarks/between.csv, "company").
+#: 192 MiB apart they are not (benchmarks/between-second-cpu.json, "company").
 RING_MIB = 128
 _MIB = re.compile(r"([1-9][0-9]{0,3}) MiB")
 
