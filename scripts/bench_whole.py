@@ -148,7 +148,7 @@ def run(case: Case, path: Path) -> dict:
         }
         layers = {
             name: [
-                {"layer": layer.name, "shape": str(shape), "table_us": layer.calls * taken[shape],
+                {"layer": layer.name, "shape": str(shape), "parameters": shape.num_parameters, "table_us": layer.calls * taken[shape],
                  "inside_us": inside[name].get(layer.name)}
                 for layer, shape in traced.shapes_at()
             ]
@@ -220,6 +220,25 @@ def classifier(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1:]
 
 
+def by_place(results: dict[Case, dict]) -> dict[str, dict]:
+    """How far convolutions' entries are off inside their networks: those with the largest weights so far, and all others.
+
+    oneDNN copies a convolution's weights into another order in each call. The copy lies where the last one was freed, in warm memory,
+    unless it is larger than any before.
+    """
+    ratios: dict[str, list[float]] = {"with the largest weights so far": [], "behind larger ones": []}
+    for result in results.values():
+        for found in result["networks"].values():
+            largest = 0
+            for layer in found["layers"]:
+                if layer["inside_us"] and layer["shape"].startswith("conv"):
+                    first = layer["parameters"] > largest
+                    ratios[list(ratios)[0 if first else 1]].append(layer["table_us"] / layer["inside_us"] - 1)
+                    largest = max(largest, layer["parameters"])
+    return {f"convolutions {place}, {len(gaps)}: median of entry over time inside, less 1": figure(median(gaps))
+            for place, gaps in ratios.items() if gaps}  # fmt: skip
+
+
 def gap(found: dict) -> float:
     return found["predicted_us"] / found["measured_us"] - 1
 
@@ -264,6 +283,7 @@ def publish(title: str, results: dict[Case, dict]) -> None:
                 f"{name}: largest gap": figure(max(map(abs, signed))),
                 f"{name}: mean of predicted over measured, less 1": figure(fmean(signed)),
             }  # fmt: skip
+    figures |= by_place(results)
     notes.append("chosen on: " + ", ".join(sorted({case.model for case in results if case.chosen_on})) + "; held out: "
                  + ", ".join(sorted({case.model for case in results if not case.chosen_on})))  # fmt: skip
     first = next(iter(results.values()))
