@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -14,8 +15,9 @@ from .machine import preemptions
 from .places import Places
 from .readings import Call, Prepared, Reading, calls_per_reading
 
-#: A reading during which the core was taken away or shared is taken again this often in all; a millisecond then nearly always
-#: gets through between two other processes (Linux runs each for about 3 ms), a tenth of a second never does.
+#: A pass of a network during which the core was taken away or shared is taken again this often in all; a millisecond then nearly always
+#: gets through between two other processes (Linux runs each for about 3 ms), a tenth of a second never does. A block's reading is
+#: not: its weights were used just now, and it would be too fast.
 TAKES = 3
 #: perf_counter_ns and the loop cost about 0.1 us a reading; shorter readings would feel it.
 MIN_READING_US = 20.0
@@ -49,30 +51,37 @@ class HostClock:
         used_at_mib = self.between.read_mib if self.between else 0
         calls = 1 if self.between else calls_per_reading(_timed_us(call, 1), MIN_READING_US)
 
-        def read() -> Reading:
+        def after_other_work(between: OtherWork, spare: Call) -> Reading:
             nonlocal used_at_mib
+            between.forget(used_at_mib)
+            with places.another():  # not where the timed output will lie: that was written long ago
+                spare()  # refills oneDNN's primitive cache, too
+            self.canary.wait()
+            with places.another():
+                between.arrive(inputs)
+                used_at_mib = between.read_mib
+                return timed()
+
+        def again() -> Reading:
             for _ in range(TAKES):
-                if self.between and spare:
-                    self.between.forget(used_at_mib)
-                    with places.another():  # not where the timed output will lie: that was written long ago
-                        spare()  # refills oneDNN's primitive cache, too
                 self.canary.wait()
                 with places.another():
-                    if self.between and spare:
-                        self.between.arrive(inputs)
-                        used_at_mib = self.between.read_mib
-                    else:
-                        call()
-                    before = preemptions()
-                    self.interludes.begin()
-                    took_us = _timed_us(call, calls)
-                    self.interludes.end()
-                    us = (took_us - self.interludes.sung_us) / calls
-                    disturbed = self.interludes.slow or preemptions() > before or self.canary.is_slow()
-                if not disturbed:
+                    call()
+                    reading = timed()
+                if not reading.disturbed:
                     break
+            return reading
+
+        def timed() -> Reading:
+            before = preemptions()
+            self.interludes.begin()
+            took_us = _timed_us(call, calls)
+            self.interludes.end()
+            us = (took_us - self.interludes.sung_us) / calls
+            disturbed = self.interludes.slow or preemptions() > before or self.canary.is_slow()
             return Reading(us, disturbed, tuple(self.interludes.parts_us))
 
+        read = partial(after_other_work, self.between, spare) if self.between and spare else again
         return Prepared(read=read, warmups=WARMUPS + 1, calls=calls)
 
 

@@ -18,6 +18,8 @@ from .stopping import StoppingRule
 
 #: A device whose clock moved by more than this while a shape was timed timed it at no one speed.
 CLOCK_JUMP = 0.05
+#: A disturbed reading says nothing: this many visits may stand for each that does, before the rule's limit is reached.
+PATIENCE = 3
 #: oneDNN keeps 1024 primitives (its documentation, "Primitive Cache"); a convolution needs one and a reorder of its weights another.
 MOST_ALIVE = 500
 
@@ -54,6 +56,10 @@ class Series:
             self.notes.add(clocks.note)
         if clocks.sm_clock_hz:
             self.sm_clocks_hz.add(clocks.sm_clock_hz)
+
+    @property
+    def visits_that_count(self) -> int:
+        return max(self.visits - len(self.disturbed_us), self.visits // PATIENCE)
 
     @property
     def clock_jumped(self) -> bool:
@@ -145,7 +151,9 @@ def interleave(
             going_on = []
             for series in visited:
                 series.watch(clocks)
-                verdict = rule.verdict(calm_times(series.times_us), visits=series.visits, seconds=series.seconds)
+                verdict = rule.verdict(
+                    calm_times(series.times_us), visits=series.visits_that_count, seconds=series.seconds
+                )
                 if verdict == "go on":
                     going_on.append(series)
                 else:

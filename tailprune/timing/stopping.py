@@ -73,7 +73,7 @@ class StoppingRule:
     def verdict(
         self, times: Sequence[float], *, visits: int, seconds: float
     ) -> Literal["go on", "settled", "unstable"]:
-        """`visits` counts readings that were thrown away, too; `seconds` is what all of them took."""
+        """`visits` counts rejected readings, too, `seconds` what all of them took."""
         if len(times) >= self.min_visits and self.half_width(times) <= self.precision:
             return "settled"
         if visits >= self.max_visits or (seconds >= self.max_seconds and visits >= self.min_visits):

@@ -103,30 +103,41 @@ def test_warm_calls_follow_each_other_several_to_a_reading(log: list[str]) -> No
     ("counts", "takes", "disturbed"),
     [([0, 0], 1, False), ([0, 1, 1, 1], 2, False), ([0, 1, 1, 2, 2, 3], TAKES, True)],
 )
-def test_a_disturbed_reading_is_taken_again(
+def test_a_disturbed_pass_is_taken_again(
     monkeypatch: pytest.MonkeyPatch, log: list[str], counts: list[int], takes: int, disturbed: bool
 ) -> None:
     answers = iter(counts)
     monkeypatch.setattr(host_clock, "preemptions", lambda: next(answers))
-    prepared = HostClock(noted_work([])).prepare(Noted(log, "block"), [], Noted(log, "spare"))
+    monkeypatch.setattr(host_clock, "calls_per_reading", lambda us, least: 1)
+    prepared = HostClock().prepare(Noted(log, "network"), [])
     log.clear()
     assert prepared.read().disturbed is disturbed
-    assert log == ["spare", "block"] * takes
+    assert log == ["network", "network"] * takes
 
 
 @pytest.mark.parametrize(
     ("slow", "takes", "disturbed"),
     [([False], 1, False), ([True, False], 2, False), ([True] * TAKES, TAKES, True)],
 )
-def test_a_reading_behind_which_the_core_is_slow_is_taken_again(
-    log: list[str], slow: list[bool], takes: int, disturbed: bool
+def test_a_pass_behind_which_the_core_is_slow_is_taken_again(
+    monkeypatch: pytest.MonkeyPatch, log: list[str], slow: list[bool], takes: int, disturbed: bool
 ) -> None:
     answers = iter(slow)
+    monkeypatch.setattr(host_clock, "calls_per_reading", lambda us, least: 1)
     canary = SimpleNamespace(wait=Noted(log, "wait"), is_slow=lambda: log.append("listen") or next(answers))
-    prepared = HostClock(noted_work(log), canary).prepare(Noted(log, "block"), [], Noted(log, "spare"))
+    prepared = HostClock(canary=canary).prepare(Noted(log, "network"), [])
     log.clear()
     assert prepared.read().disturbed is disturbed
-    assert log == ["forget", "spare", "wait", "arrive", "block", "listen"] * takes
+    assert log == ["wait", "network", "network", "listen"] * takes
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_blocks_reading_is_never_taken_again_its_weights_were_used_just_now(log: list[str], slow: bool) -> None:
+    canary = SimpleNamespace(wait=Noted(log, "wait"), is_slow=lambda: slow)
+    prepared = HostClock(noted_work(log), canary).prepare(Noted(log, "block"), [], Noted(log, "spare"))
+    log.clear()
+    assert prepared.read().disturbed is slow
+    assert log == ["forget", "spare", "wait", "arrive", "block"]
 
 
 def test_the_spares_output_and_the_blocks_lie_in_places_of_their_own(
@@ -238,7 +249,7 @@ def test_a_block_is_far_from_its_last_reading_alone_and_in_company(log: list[str
         before = len(read)
         prepared.read()
         distances.append(len(read) - before)
-    assert distances == [128, 128, 16, 128, 16]
+    assert distances == [RING_MIB, RING_MIB, 16, RING_MIB, 16]
 
 
 def test_inputs_arrive_last() -> None:

@@ -15,7 +15,7 @@ from tailprune.core.shapes import LayerShape
 from tailprune.tables import LatencyTable
 from tailprune.timing import StoppingRule
 from tailprune.timing.clocks import ClockReading
-from tailprune.timing.protocol import Series, failed_sample, held_bytes, interleave
+from tailprune.timing.protocol import PATIENCE, Series, failed_sample, held_bytes, interleave
 from tailprune.timing.readings import Prepared, Reading
 
 
@@ -154,9 +154,21 @@ def test_where_hardly_a_reading_is_undisturbed_all_of_them_count() -> None:
     device = Device(w1=[100.0] + [130.0] * 24)
     device.disturbed = [False] + [True] * 24
     (sample,) = device.run([1])
-    assert sorted(sample.times_us) == [100.0] + [130.0] * 24
+    visits = 25 * PATIENCE
+    assert sorted(sample.times_us) == [100.0] * PATIENCE + [130.0] * 24 * PATIENCE
     assert sample.flags == ("unstable", "noisy")
-    assert sample.note == "the core was taken or shared during 24 of 25 readings, which count all the same"
+    assert (
+        sample.note
+        == f"the core was taken or shared during {24 * PATIENCE} of {visits} readings, which count all the same"
+    )
+
+
+def test_disturbed_readings_do_not_use_up_the_visits() -> None:
+    device = Device(w1=[100.0, 110.0])
+    device.disturbed = [False, False, True]
+    (sample,) = device.run([1])
+    assert len(sample.times_us) == 25, "as many as without the disturbed ones"
+    assert sample.flags == ("unstable",)
 
 
 def linear(width: int) -> LayerShape:
