@@ -164,7 +164,7 @@ def test_where_hardly_a_reading_is_undisturbed_all_of_them_count() -> None:
 
 
 def test_disturbed_readings_do_not_use_up_the_visits() -> None:
-    device = Device(w1=[100.0, 110.0])
+    device = Device(w1=[100.0, 105.0])
     device.disturbed = [False, False, True]
     (sample,) = device.run([1])
     assert len(sample.times_us) == 25, "as many as without the disturbed ones"
