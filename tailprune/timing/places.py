@@ -31,6 +31,9 @@ class Places:
     drawn at random, is freed: the hole between its neighbours is what fits best, for the untimed call and the timed one alike.
     In about half of all processes earlier rows have left a hole elsewhere that fits better still; a probe shows, and plugs it. (Curtsinger & Berger, "Stabilizer", ASPLOS 2013, randomise layouts for the same reason.)
 
+    Memory that a network hands on was written by a layer or two before. So the place is written once: without, small layers took a tenth longer
+    than inside their networks (`benchmarks/between-second-cpu.csv`, "output's place").
+
     >>> places = Places(torch.zeros(1000))
     >>> with places.another():
     ...     output = torch.zeros(1000)
@@ -42,8 +45,8 @@ class Places:
         self._random = random.Random(seed)
 
     @contextlib.contextmanager
-    def another(self) -> Iterator[None]:
-        """Meanwhile a new output lies in one of `count` places, drawn anew."""
+    def another(self, *, written: bool = True) -> Iterator[None]:
+        """Meanwhile a new output lies in one of `count` places, drawn anew, and `written` just before."""
         if self.count == 1:
             yield
             return
@@ -55,6 +58,8 @@ class Places:
             if abs(probe.data_ptr() - hole) <= SLACK:
                 break
             plugs.append(probe)
+        if written:
+            probe.zero_()
         del probe
         yield
         del row, plugs

@@ -25,6 +25,20 @@ def test_outputs_come_to_lie_in_many_places(numbers: int) -> None:
     assert max(map(seen.count, seen)) <= 16, "no place is the usual one"
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_a_place_is_written_before_it_is_handed_out_unless_told_not_to(written: bool) -> None:
+    keep_freed_memory()
+    numbers, zeros = 50_000, []
+    places = Places(torch.zeros(numbers))
+    for _ in range(16):
+        held = [torch.full((numbers,), 7.0) for _ in range(24)]
+        del held  # whatever is handed out next held sevens
+        with places.another(written=written):
+            found = torch.empty(numbers)
+        zeros.append(int(found[1000:-1000].count_nonzero()) == 0)
+    assert zeros.count(written) >= 12, "rarely an output comes to lie elsewhere"
+
+
 @given(st.integers(0, 10**9))
 def test_large_outputs_take_no_more_memory_than_the_bound(count: int) -> None:
     places = Places(torch.empty(count, dtype=torch.int8, device="meta"))
