@@ -93,6 +93,8 @@ VARIANTS = (
     Variant(own=True, mib=16),
     Variant(own=True, mib=128, touched=True),
 )
+#: Those whose company is changed.
+IN_COMPANY = (Variant(), Variant(mib=4), CHOSEN)
 
 
 class Lab:
@@ -208,7 +210,7 @@ def compare(name: str, batch: int, side: int, pruned: bool) -> dict:
 
 
 def company() -> dict:
-    """Medians of a dozen blocks, timed in turn with so many others, over those among all blocks of four networks."""
+    """Per variant, medians of a dozen blocks timed in turn, so many of them at once, over those among all blocks of four networks."""
     tailprune.DeviceTimer("cpu")  # keeps freed memory
     shapes: dict[LayerShape, None] = {}
     for name, batch, side in (("mobilenet_v2", 1, 160), ("resnet18", 1, 128), ("regnet_x_400mf", 1, 128), ("densenet121", 1, 96)):  # fmt: skip
@@ -218,24 +220,30 @@ def company() -> dict:
     dozen = every[:: len(every) // DOZEN][:DOZEN]
     with pinned(threads=1):
         lab = Lab(every)
-        times: dict[tuple[int, LayerShape], list[Reading]] = {}
+        times: dict[tuple[Variant, int, LayerShape], list[Reading]] = {}
 
-        def visit(many: int, some: Sequence[LayerShape], rounds: int) -> None:
+        def visit(variant: Variant, many: int, some: Sequence[LayerShape], rounds: int) -> None:
             for turn in range(rounds + 1):
                 for shape in some:
-                    reading = lab.read(CHOSEN, shape)
+                    reading = lab.read(variant, shape)
                     if turn and shape in dozen:
-                        times.setdefault((many, shape), []).append(reading)
+                        times.setdefault((variant, many, shape), []).append(reading)
 
-        for _ in range(TURNS):
+        for _, variant in itertools.product(range(TURNS), IN_COMPANY):
             for many in COMPANIES:
                 for first in range(0, DOZEN, many):
-                    visit(many, dozen[first : first + many], 3)
-            visit(len(every), every, 2)
+                    visit(variant, many, dozen[first : first + many], 3)
+            visit(variant, len(every), every, 2)
     taken = {key: settled(readings) for key, readings in times.items()}
     return {
         "shapes": len(every),
-        "ratios": {str(many): [taken[many, shape] / taken[len(every), shape] for shape in dozen] for many in COMPANIES},
+        "ratios": {
+            str(variant): {
+                many: [taken[variant, many, shape] / taken[variant, len(every), shape] for shape in dozen]
+                for many in COMPANIES
+            }
+            for variant in IN_COMPANY
+        },
     }
 
 
@@ -255,8 +263,9 @@ def publish(title: str, alone: dict, found: list[dict], notes: list[str]) -> Non
             f"{variant}: mean gap": figure(fmean(gaps)),
             f"{variant}: largest size": figure(max(map(abs, gaps))),
         }
-    for many, ratios in alone["ratios"].items():
-        figures[f"company: {many} timed in turn over {alone['shapes']}, {CHOSEN}"] = figure(geometric_mean(ratios))
+    for variant, companies in alone["ratios"].items():
+        for many, ratios in companies.items():
+            figures[f"company: {many} timed in turn over {alone['shapes']}, {variant}"] = figure(geometric_mean(ratios))
     record(title, figures=figures, rows=rows, environment={**found[0]["environment"], "l2": "per row", "dtype": "float32",
            "memory_format": "channels_last", "pruning_ratio": RATIO}, notes=["the whole is put together from its undisturbed parts; "
            "the protocol was chosen on these networks, scripts/bench_whole.py has others", *notes])  # fmt: skip
