@@ -11,11 +11,11 @@ from torch import Tensor
 from ..core.errors import InvalidShape
 from .random_data import RandomBank
 
-#: Read right before a call's spare, so that nothing is left in the L2 by chance. Sixteen times the L2 of the first core this was
-#: measured on; sums of layers hardly depend on it from 4 to 16 MiB, and beyond that code goes, too (benchmarks/between-second-cpu.csv).
+#: Read right before a call's spare, so that nothing is left in the near caches by chance: eight to sixteen times the L2 of the cores this was
+#: measured on. With four times as much sums of layers grow by 5 %: code goes, too (benchmarks/between-second-cpu.json).
 FORGOTTEN_MIB = 16
-#: Read in all before a block's weights are used again. Alone in a loop, 16 MiB apart, blocks are 6 to 13 % faster than among hundreds, a dozen
-#: in turn, 192 MiB apart, 0 to 4 % (benchmarks/between-second-cpu.json, "company").
+#: Read in all before a block's weights are used again. Alone in a loop, 16 MiB apart, a block is 11 % faster than among hundreds; twelve in turn,
+#: 192 MiB apart, are as fast as among hundreds (benchmarks/between-second-cpu.json, "company").
 RING_MIB = 256
 _MIB = re.compile(r"([1-9][0-9]{0,3}) MiB")
 
