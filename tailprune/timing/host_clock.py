@@ -54,7 +54,7 @@ class HostClock:
         def after_other_work(between: OtherWork, spare: Call) -> Reading:
             nonlocal used_at_mib
             between.forget(used_at_mib)
-            with places.another():  # not where the timed output will lie: that was written long ago
+            with places.another():  # a place of its own: another layer's
                 spare()  # refills oneDNN's primitive cache, too
             self.canary.wait()
             with places.another():
