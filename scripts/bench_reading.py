@@ -26,7 +26,8 @@ from tailprune.core.sample import SLOW, USUAL
 from tailprune.filling import group_line
 from tailprune.timing.blocks import build_block
 from tailprune.timing.canary import Canary
-from tailprune.timing.machine import cpu_name, keep_freed_memory, pinned, preemptions
+from tailprune.timing.heap import keep_freed_memory
+from tailprune.timing.machine import cpu_name, pinned, preemptions
 from tailprune.timing.places import Places
 from tailprune.timing.random_data import RandomBank
 

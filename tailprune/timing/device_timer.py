@@ -18,7 +18,8 @@ from ..tables import LatencyTable
 from .between import FORGOTTEN_MIB
 from .blocks import build_block
 from .clocks import ClockReading, Clocks, load_nvml
-from .machine import available_bytes, cpu_name, keep_freed_memory, pinned
+from .heap import keep_freed_memory
+from .machine import available_bytes, cpu_name, pinned
 from .protocol import MOST_ALIVE, Series, failed_sample, interleave
 from .random_data import RandomBank
 from .readings import Prepared
@@ -39,7 +40,7 @@ class DeviceTimer:
     `runtime` is "eager", "compile" or "onnxruntime" on a CPU, "cuda-graph" (launch gaps out, the default), "eager" (in) or
     "compile" on CUDA. `l2` is the state of the caches before each call: "warm" or "cold" on CUDA; on a CPU "warm", or the
     MiB of other work right before it, "16 MiB" unless asked otherwise: sums of layers then come nearest the network. With `tf32` float32 shapes may use TF32 as well; tf32 shapes always do. Nothing of the process is left changed but the C
-    allocator, which keeps freed memory from then on (`machine.keep_freed_memory`).
+    allocator, which keeps freed memory from then on (`heap.keep_freed_memory`).
 
     >>> timer = DeviceTimer("cpu", max_visits=6)
     >>> sample = timer.time(LayerShape(op="linear", batch=4, in_channels=16, out_channels=32))

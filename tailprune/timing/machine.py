@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import platform
@@ -13,33 +12,12 @@ from pathlib import Path
 
 import torch
 
+from .heap import holes_plugged
+
 try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
-
-#: glibc's <malloc.h>: what `mallopt` calls the limits.
-M_TRIM_THRESHOLD = -1
-M_MMAP_MAX = -4
-
-
-@cache
-def keep_freed_memory() -> str:
-    """Stop glibc from giving large freed blocks back to the system; says which allocator holds from now on.
-
-    By default glibc maps every large activation anew and unmaps it on free, so each call pays a page fault per 4 KiB:
-    about three times the cost of an elementwise operation on 40 MB in a trial. `M_MMAP_MAX` = 0 switches mapping off for
-    blocks of any size (a threshold would leave those above it), a trim threshold of -1 keeps the heap's top.
-    Both act at once, on every later allocation of this process, and stay: measuring and deploying should share them.
-    """
-    preloaded = os.environ.get("LD_PRELOAD", "")
-    if preloaded:
-        return " ".join(sorted(Path(part).name for part in preloaded.replace(":", " ").split()))
-    if platform.libc_ver()[0] != "glibc":
-        return f"{platform.system()} default"
-    libc = ctypes.CDLL(None)
-    kept = libc.mallopt(M_MMAP_MAX, 0) == 1 and libc.mallopt(M_TRIM_THRESHOLD, -1) == 1
-    return "glibc, freed memory kept" if kept else "glibc default"
 
 
 @cache
@@ -80,7 +58,7 @@ def preemptions() -> int:
 
 @contextlib.contextmanager
 def pinned(*, threads: int, tf32: bool = False, autotuning: bool = False) -> Iterator[None]:
-    """Threads, TF32, autotuning, garbage collection and grad mode as a measurement needs them; restored on leaving."""
+    """Threads, TF32, autotuning, garbage collection, grad mode and the heap as a measurement needs them; restored on leaving."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = (torch.get_num_threads(), cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, gc.isenabled())
     if threads != before[0]:
@@ -88,7 +66,7 @@ def pinned(*, threads: int, tf32: bool = False, autotuning: bool = False) -> Ite
     cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = tf32, tf32, autotuning
     gc.disable()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), holes_plugged():
             yield
     finally:
         if threads != before[0]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailprune.timing.machine import keep_freed_memory
+from tailprune.timing.heap import keep_freed_memory
 from tailprune.timing.places import MOST_BYTES, PLACES, Places
 
 
