@@ -13,6 +13,7 @@ REFUSED = (
     "runtime",
     "fusion",
     "l2",
+    "protocol",
     "tf32",
     "autotuning",
     "threads",
@@ -33,6 +34,7 @@ class Environment:
     runtime: str = "eager"  # eager | cuda-graph | compile | onnxruntime | imported | simulated
     fusion: str = "norm folded"
     l2: str = "warm"  # warm | cold | the MiB of other work since a layer's weights were last used, such as "16 MiB"
+    protocol: int = 1  # how the clock that took these times reads a call: the version of it, where that was changed
     tf32: bool = False
     autotuning: bool = False
     threads: int = 1

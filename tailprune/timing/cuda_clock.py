@@ -21,6 +21,7 @@ class EventClock:
     """Two events around plain calls: launch gaps are in, where the host is slower than the device."""
 
     wants_spare = False
+    protocol = 1
 
     def __init__(self, device: torch.device, flush: L2Flush | None = None) -> None:
         self.device, self.flush = device, flush
@@ -37,6 +38,7 @@ class GraphClock:
     """A captured CUDA graph of as many calls as a reading needs, replayed between two events: launch gaps are out."""
 
     wants_spare = False
+    protocol = 1
 
     def __init__(self, device: torch.device, flush: L2Flush | None = None) -> None:
         self.device, self.flush = device, flush

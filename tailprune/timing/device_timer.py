@@ -174,8 +174,8 @@ def describe_environment(
     device: torch.device, clocks: ClockReading, *, threads: int, runtime: Runtime, tf32: bool, autotuning: bool
 ) -> Environment:
     """The conditions a time holds for. On CUDA the host's threads do not matter and count as one."""
-    common = Environment(device=cpu_name(), runtime=runtime.name, l2=runtime.l2, threads=threads,
-                         torch=torch.__version__, runtime_version=runtime.version)  # fmt: skip
+    common = Environment(device=cpu_name(), runtime=runtime.name, l2=runtime.l2, protocol=runtime.clock.protocol,
+                         threads=threads, torch=torch.__version__, runtime_version=runtime.version)  # fmt: skip
     if device.type == "cpu":
         return dataclasses.replace(common, allocator=keep_freed_memory())
     properties = torch.cuda.get_device_properties(device)

@@ -37,6 +37,10 @@ class Clock(Protocol):
     """Reads calls on one kind of device. Runs inside `machine.pinned`."""
 
     @property
+    def protocol(self) -> int:
+        """The version of how it reads: one more wherever its times cease to be comparable with those before."""
+
+    @property
     def wants_spare(self) -> bool:
         """Whether `prepare` should be given a second call, of a copy of the module with weights of its own."""
 

@@ -78,7 +78,7 @@ def test_memory_comes_from_the_top_while_holes_are_plugged() -> None:
     assert int(before) == int(after) == 0, "without plugs all of them fit into holes"
     assert int(plugs) >= 100
     assert int(inside) == int(sizes)
-    assert float(restored) == pytest.approx(1, abs=0.01), "all plugs are given back"
+    assert float(restored) == pytest.approx(1, abs=0.1), "all plugs are given back"
 
 
 def test_plugs_are_given_back_though_the_measurement_fails() -> None:
