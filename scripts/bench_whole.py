@@ -112,8 +112,7 @@ def main() -> None:
 
 
 def in_a_process_of_its_own(step: Callable[[Case, Path], None], case: Case, folder: Path) -> None:
-    """A network is deployed in a process that has done nothing else. In one that had filled tables and timed other networks for a quarter of an hour
-    MobileNetV2 took 1.4 times as long, its layers 1.1 times: glibc hands out memory from all over a heap full of holes."""
+    """So that no case depends on those before it; what is left of that with the heap's holes plugged is in benchmarks/age.json."""
     process = multiprocessing.get_context("spawn").Process(target=step, args=(case, folder))
     process.start()
     process.join()

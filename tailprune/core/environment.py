@@ -33,7 +33,7 @@ class Environment:
     power_mode: str = ""
     runtime: str = "eager"  # eager | cuda-graph | compile | onnxruntime | imported | simulated
     fusion: str = "norm folded"
-    l2: str = "warm"  # warm | cold | the MiB of other work since a layer's weights were last used, such as "16 MiB"
+    l2: str = "warm"  # warm | cold | the MiB of other work between two calls of a layer, such as "4 MiB"
     protocol: int = 1  # how the clock that took these times reads a call: the version of it, where that was changed
     tf32: bool = False
     autotuning: bool = False

@@ -11,27 +11,25 @@ from torch import Tensor
 from ..core.errors import InvalidShape
 from .random_data import RandomBank
 
-#: Read right before a call's spare, so that nothing is left in the near caches by chance: eight to sixteen times the L2 of the cores this was
-#: measured on. With four times as much sums of layers grow by 5 %: code goes, too (benchmarks/between-second-cpu.json).
-FORGOTTEN_MIB = 16
-#: Read in all before a block's weights are used again. Alone in a loop, 16 MiB apart, a block is 11 % faster than among hundreds; twelve in turn,
-#: 192 MiB apart, are as fast as among hundreds (benchmarks/between-second-cpu.json, "company").
-RING_MIB = 256
+#: Read between a block's last call and its spare's, so that nothing is left in the near caches by chance: twice the L2 of the core this was measured
+#: on. From 4 to 16 MiB sums of layers hardly change; from 64 MiB on they are too long by 6 % and more (benchmarks/between-second-cpu.json).
+FORGOTTEN_MIB = 4
+#: Read in all before a block comes round again. Without, a block alone is 7 to 12 % faster than among hundreds; with 32 MiB it is, too, with 256 it is
+#: 5 to 10 % slower (trials; benchmarks/between-second-cpu.json, "company", has what 128 does).
+RING_MIB = 128
 _MIB = re.compile(r"([1-9][0-9]{0,3}) MiB")
 
 
 class OtherWork:
-    """What a pass through the rest of a network does between two calls of a block, in two parts with a call of its spare between.
+    """What a pass through the rest of a network does between two calls of a block, in three parts.
 
-    `forget` reads `mib` of numbers: weights that were not used since are then where the network's are. `arrive` reads the timed
-    block's inputs, as the layer before it wrote them. Reading evicts code, too, which a network does not: code is small, and stays
-    near. So the spare, the same block with weights of its own, is called behind it: it brings the code back, and leaves the timed
-    weights alone.
+    `come_round` reads of a ring of numbers what was not read since the block was last timed (`read_mib` now, `used_at_mib` then): how long ago that
+    is must not depend on how many others are timed in turn with it. Then the block itself is called, as by the network's last pass.
+    `forget` reads `mib` more: the weights are then where the network's are. Reading evicts code, too, which a network does not: code is
+    small, and stays near. So the spare, the same block with weights of its own, is called behind it: it brings the code back, and
+    leaves the timed weights alone. `arrive` reads the timed block's inputs, as the layer before it wrote them.
 
-    How long ago a block's own weights were used must not depend on how many others are timed in turn with it: where fewer than
-    `RING_MIB` were read since (`read_mib` now, less then), `forget` reads the rest of them as well.
-
-    Each time the next part of a ring is read, so that no part of it is still cached: one part read again and again would stay in
+    Each time the next part of the ring is read, so that no part of it is still cached: one part read again and again would stay in
     the L3, or not, as other programs please, and times would jump with that.
     """
 
@@ -46,8 +44,14 @@ class OtherWork:
         mib = max(RING_MIB, 2 * self.mib)
         return self._bank.scratch(mib * 2**20).split(2**18)  # float32
 
-    def forget(self, since_mib: int) -> None:
-        for _ in range(max(self.mib, since_mib + RING_MIB - self.read_mib)):
+    def come_round(self, used_at_mib: int) -> None:
+        self._read(used_at_mib + RING_MIB - self.read_mib)
+
+    def forget(self) -> None:
+        self._read(self.mib)
+
+    def _read(self, mib: int) -> None:
+        for _ in range(mib):
             self._parts[self.read_mib % len(self._parts)].sum()
             self.read_mib += 1
 

@@ -39,7 +39,7 @@ class DeviceTimer:
     settle is flagged unstable, one that the device cannot run is a sample without times, flagged with the reason noted.
     `runtime` is "eager", "compile" or "onnxruntime" on a CPU, "cuda-graph" (launch gaps out, the default), "eager" (in) or
     "compile" on CUDA. `l2` is the state of the caches before each call: "warm" or "cold" on CUDA; on a CPU "warm", or the
-    MiB of other work right before it, "16 MiB" unless asked otherwise: sums of layers then come nearest the network. With `tf32` float32 shapes may use TF32 as well; tf32 shapes always do. Nothing of the process is left changed but the C
+    MiB of other work right before it, "4 MiB" unless asked otherwise: sums of layers then come nearest the network. With `tf32` float32 shapes may use TF32 as well; tf32 shapes always do. Nothing of the process is left changed but the C
     allocator, which keeps freed memory from then on (`heap.keep_freed_memory`).
 
     >>> timer = DeviceTimer("cpu", max_visits=6)

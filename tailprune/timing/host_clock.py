@@ -1,4 +1,4 @@
-"""The CPU's clock: one untimed call, the other work of a network, one timed call; again where the core was not its own."""
+"""The CPU's clock: one untimed call, the other work of a network, one timed call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .readings import Call, Prepared, Reading, calls_per_reading
 
 #: A pass of a network during which the core was taken away or shared is taken again this often in all; a millisecond then nearly always
 #: gets through between two other processes (Linux runs each for about 3 ms), a tenth of a second never does. A block's reading is
-#: not: its weights were used just now, and it would be too fast.
+#: not: it comes round again, in another moment.
 TAKES = 3
 #: perf_counter_ns and the loop cost about 0.1 us a reading; shorter readings would feel it.
 MIN_READING_US = 20.0
@@ -56,7 +56,9 @@ class HostClock:
 
         def after_other_work(between: OtherWork, spare: Call) -> Reading:
             nonlocal used_at_mib
-            between.forget(used_at_mib)
+            between.come_round(used_at_mib)
+            call()
+            between.forget()
             with places.another():  # a place of its own: another layer's
                 spare()  # refills oneDNN's primitive cache, too
             self.canary.wait()

@@ -130,9 +130,9 @@ def test_leaves_no_state_behind() -> None:
 
 @pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime"])
 def test_another_cache_state_is_another_environment(runtime: str) -> None:
-    warm, after_work = (DeviceTimer("cpu", l2=l2, runtime=runtime).environment for l2 in ("warm", "16 MiB"))
+    warm, after_work = (DeviceTimer("cpu", l2=l2, runtime=runtime).environment for l2 in ("warm", "4 MiB"))
     refused, _ = warm.differences(after_work)
-    assert refused == {"l2": ("warm", "16 MiB")}
+    assert refused == {"l2": ("warm", "4 MiB")}
 
 
 def test_a_lost_device_ends_the_run_with_what_to_do(timer: DeviceTimer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_cudnn_error_in_mid_run_is_one_refused_shape(timer: DeviceTimer, monke
 def test_environment_names_the_machine(timer: DeviceTimer) -> None:
     environment = timer.environment
     assert torch.backends.cpu.get_cpu_capability() in environment.device
-    assert (environment.runtime, environment.l2, environment.threads, environment.num_sms) == ("eager", "16 MiB", 1, 1)
+    assert (environment.runtime, environment.l2, environment.threads, environment.num_sms) == ("eager", "4 MiB", 1, 1)
     assert environment.torch == torch.__version__
     assert environment.allocator
     assert timer.environment == DeviceTimer("cpu").environment
