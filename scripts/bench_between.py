@@ -204,12 +204,12 @@ def compare(name: str, batch: int, side: int, pruned: bool) -> dict:
         passes = []
         for turn in range(ROUNDS + 1):
             for variant in VARIANTS:
-                with holes_plugged():  # those that blocks have left
+                with holes_plugged():
                     passes.append(clock.read())
-                for shape in lab.blocks:
-                    reading = lab.read(variant, shape)
-                    if turn:  # the first round warms everything up
-                        times[variant, shape].append(reading)
+                    for shape in lab.blocks:
+                        reading = lab.read(variant, shape)
+                        if turn:  # the first round warms everything up
+                            times[variant, shape].append(reading)
     taken = {key: settled(readings) for key, readings in times.items()}
     return {
         "network": f"{name} batch {batch} at {side}x{side}, {'pruned' if pruned else 'dense'}",
@@ -238,11 +238,12 @@ def company() -> dict:
         times: dict[tuple[Variant, int, LayerShape], list[Reading]] = {}
 
         def visit(variant: Variant, many: int, some: Sequence[LayerShape], rounds: int) -> None:
-            for turn in range(rounds + 1):
-                for shape in some:
-                    reading = lab.read(variant, shape)
-                    if turn and shape in dozen:
-                        times.setdefault((variant, many, shape), []).append(reading)
+            with holes_plugged():
+                for turn in range(rounds + 1):
+                    for shape in some:
+                        reading = lab.read(variant, shape)
+                        if turn and shape in dozen:
+                            times.setdefault((variant, many, shape), []).append(reading)
 
         for _, variant in itertools.product(range(TURNS), IN_COMPANY):
             for many in COMPANIES:

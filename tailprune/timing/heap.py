@@ -14,8 +14,8 @@ from pathlib import Path
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 #: Holes from a page up are plugged: activations that decide a latency are larger. Plugs halve in size, so that what one leaves of a hole
-#: takes the next smaller ones.
-SMALLEST_PLUG = 2**12
+#: takes the next smaller ones. The first are as large as the heap's top can be without growing, or a MiB.
+SMALLEST_PLUG, FIRST_PLUG = 2**12, 2**20
 KEPT = "glibc, freed memory kept"
 
 
@@ -43,9 +43,12 @@ def holes_plugged() -> Iterator[int]:
     """Meanwhile memory comes from the heap's top, as in a process that has done nothing else; yields how many plugs that took.
 
     A process that has trained a network or filled a table leaves a heap full of holes. glibc hands out the hole that fits best, so each
-    activation of a network lies in another one, where a fresh process has them share the same warm memory: networks were up to a
-    tenth slower there, and not all alike (`benchmarks/age.json`). So every hole is held until the end. Changes nothing where the allocator is
-    another one, where glibc is older than 2.33, or in a thread other than the main one, which has a heap of its own.
+    activation of a network lies in another one, where in a fresh process they share the same warm memory: networks took up to a third
+    longer there, and not all alike (`benchmarks/age.json`). So every hole is held until the end.
+
+    Hold them while calls are timed, not while blocks are made: what stays should lie in holes, or the heap grows with each. Changes
+    nothing where the allocator is another one, where glibc is older than 2.33, or in a thread other than the main one, which has a heap
+    of its own.
     """
     libc = _glibc()
     if libc is None:
@@ -55,7 +58,7 @@ def holes_plugged() -> Iterator[int]:
     try:
         info = libc.mallinfo2()
         top = libc.sbrk(0) - info.keepcost
-        size = 1 << (info.fordblks - info.keepcost).bit_length()
+        size = 1 << max(info.keepcost, FIRST_PLUG).bit_length() - 1
         while size >= SMALLEST_PLUG:
             plug = libc.malloc(size)
             if plug and plug < top:

@@ -19,6 +19,7 @@ from ..core.sample import calm_times
 from .blocks import TORCH_DTYPES
 from .clocks import ClockReading, Clocks, load_nvml
 from .device_timer import describe_environment, find_device
+from .heap import holes_plugged
 from .machine import pinned
 from .memory_format import stray_weights
 from .random_data import RandomBank
@@ -184,7 +185,8 @@ def measure_model(
         for turn in range(MOST_TURNS * rounds):
             names = list(models)
             first = turn % len(names)
-            readings = {name: prepared[name].read() for name in names[first:] + names[:first]}
+            with holes_plugged():
+                readings = {name: prepared[name].read() for name in names[first:] + names[:first]}
             if all(math.isfinite(reading.us) and reading.us > 0 for reading in readings.values()):
                 for name, reading in readings.items():
                     if reading.disturbed:

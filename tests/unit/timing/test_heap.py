@@ -55,6 +55,22 @@ with holes_plugged() as plugs:
 print(before, plugs, inside, above(), len(SIZES[::2]), in_holes() / free)
 """
 
+#: Blocks come and go while others are timed, as when a table is filled.
+GROWTH = """
+import torch
+from tailprune.timing.heap import _glibc, holes_plugged, keep_freed_memory
+
+keep_freed_memory()
+alive = []
+for turn in range(300):
+    alive = [*alive[-5:], torch.empty(2**20 + 4096 * (turn * 7919 % 101), dtype=torch.uint8)]
+    with holes_plugged():
+        torch.empty(2**21, dtype=torch.uint8)
+    if turn == 20:
+        early = _glibc().sbrk(0)
+print(_glibc().sbrk(0) - early)
+"""
+
 
 def run(script: str) -> list[str]:
     done = subprocess.run(
@@ -79,6 +95,12 @@ def test_memory_comes_from_the_top_while_holes_are_plugged() -> None:
     assert int(plugs) >= 100
     assert int(inside) == int(sizes)
     assert float(restored) == pytest.approx(1, abs=0.1), "all plugs are given back"
+
+
+@glibc
+def test_the_heap_does_not_grow_with_every_block_that_is_timed() -> None:
+    (grown,) = run(GROWTH)
+    assert int(grown) < 8 * 2**20, "three hundred blocks take 350 MiB, six of them 7 MiB"
 
 
 def test_plugs_are_given_back_though_the_measurement_fails() -> None:
