@@ -16,6 +16,8 @@ M_MMAP_MAX = -4
 #: Holes from a page up are plugged: activations that decide a latency are larger. Plugs halve in size, so that what one leaves of a hole
 #: takes the next smaller ones. The first are half of the heap's top, so that it need not grow to say that no hole fits; or a MiB.
 SMALLEST_PLUG, FIRST_PLUG = 2**12, 2**20
+#: Bytes of holes that keep their memory, and of the top when others lose theirs: more than the activations and scratch of most layers.
+MOST_IN_HOLES, KEPT_TOP = 2**30, 2**28
 KEPT = "glibc, freed memory kept"
 
 
@@ -40,14 +42,14 @@ def keep_freed_memory() -> str:
 
 @contextlib.contextmanager
 def holes_plugged() -> Iterator[int]:
-    """Meanwhile memory comes from one place, as in a process that has done nothing else; yields how many plugs that took.
+    """Meanwhile memory comes from the heap's top, as in a process that has done nothing else; yields how many plugs that took.
 
     A process that has trained a network or filled a table leaves a heap full of holes. glibc hands out the hole that fits best, so each
     activation of a network lies in another one, where in a fresh process they share the same warm memory: networks took up to a third
-    longer there, and not all alike (`benchmarks/age.json`). So every hole is held until the end, but the largest: it and the heap's top serve.
-    Without it the heap would grow each time, since small blocks that stay may lie behind the activations.
+    longer there, and not all alike (`benchmarks/age.json`). So every hole is held until the end.
 
-    Hold them while calls are timed, not while blocks are made: what stays should lie in holes, or the heap grows with each. Changes
+    Hold them while calls are timed, not while blocks are made: what stays should lie in holes, or the heap grows with each. Small blocks
+    that stay behind the activations make it grow all the same, so beyond a GiB of holes their memory goes back to the system. Changes
     nothing where the allocator is another one, where glibc is older than 2.33, or in a thread other than the main one, which has a heap
     of its own.
     """
@@ -58,6 +60,9 @@ def holes_plugged() -> Iterator[int]:
     plugs: list[int] = []
     try:
         info = libc.mallinfo2()
+        if info.fordblks - info.keepcost > MOST_IN_HOLES:
+            libc.malloc_trim(KEPT_TOP)
+            info = libc.mallinfo2()
         top = libc.sbrk(0) - info.keepcost
         size = max(info.keepcost // 2, FIRST_PLUG)
         while size >= SMALLEST_PLUG:
@@ -67,27 +72,10 @@ def holes_plugged() -> Iterator[int]:
             else:
                 libc.free(plug)
                 size //= 2
-        largest = _largest_hole(libc, plugs)
-        plugs = [plug for plug in plugs if plug not in largest]
-        for plug in largest:
-            libc.free(plug)
         yield len(plugs)
     finally:
         for plug in plugs:
             libc.free(plug)
-
-
-def _largest_hole(libc: ctypes.CDLL, plugs: list[int]) -> set[int]:
-    """Those of the plugs that fill it: neighbours have nothing between them but the word in which glibc keeps a block's size."""
-    best_bytes, best, run, begin, end = 0, set[int](), set[int](), 0, 0
-    for plug in sorted(plugs):
-        if plug != end:
-            run, begin = set(), plug
-        run.add(plug)
-        end = plug + libc.malloc_usable_size(plug) + ctypes.sizeof(ctypes.c_size_t)
-        if end - begin > best_bytes:
-            best_bytes, best = end - begin, run
-    return best
 
 
 class _MallocInfo(ctypes.Structure):
@@ -108,6 +96,6 @@ def _glibc() -> ctypes.CDLL | None:
     libc.mallinfo2.restype = _MallocInfo
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
-    libc.malloc_usable_size.restype, libc.malloc_usable_size.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
+    libc.malloc_trim.restype, libc.malloc_trim.argtypes = ctypes.c_int, [ctypes.c_size_t]
     libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
     return libc

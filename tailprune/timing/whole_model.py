@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -164,7 +165,7 @@ def measure_model(
     crowded: dict[str, list[int]] = {name: [] for name in models}
     parts_us: dict[str, list[tuple[float, ...]]] = {name: [] for name in models}
     notes: set[str] = set()
-    with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
+    with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning), contextlib.ExitStack() as heap:
         for name, model in models.items():
             stray = stray_weights(model, given) if memory_format == "channels_last" else ()
             if stray:
@@ -181,12 +182,12 @@ def measure_model(
                     f"Model {name!r} does not run on {environment.device} with inputs of "
                     f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {reason}."
                 ) from error
+        heap.enter_context(holes_plugged())
         start = time.perf_counter()
         for turn in range(MOST_TURNS * rounds):
             names = list(models)
             first = turn % len(names)
-            with holes_plugged():
-                readings = {name: prepared[name].read() for name in names[first:] + names[:first]}
+            readings = {name: prepared[name].read() for name in names[first:] + names[:first]}
             if all(math.isfinite(reading.us) and reading.us > 0 for reading in readings.values()):
                 for name, reading in readings.items():
                     if reading.disturbed:
