@@ -98,9 +98,7 @@ def live(age: str, line: Connection) -> None:
 @contextlib.contextmanager
 def as_it_is() -> Iterator[None]:
     """Measure without plugs."""
-    with contextlib.ExitStack() as stack:
-        for module in ("protocol", "whole_model"):
-            stack.enter_context(mock.patch(f"tailprune.timing.{module}.holes_plugged", contextlib.nullcontext))
+    with mock.patch("tailprune.timing.machine.holes_plugged", contextlib.nullcontext):
         yield
 
 

@@ -48,8 +48,8 @@ def holes_plugged() -> Iterator[int]:
     activation of a network lies in another one, where in a fresh process they share the same warm memory: networks took up to a third
     longer there, and not all alike (`benchmarks/age.json`). So every hole is held until the end.
 
-    Hold them while calls are timed, not while blocks are made: what stays should lie in holes, or the heap grows with each. Small blocks
-    that stay behind the activations make it grow all the same, so beyond a GiB of holes their memory goes back to the system. Changes
+    What is made meanwhile lies at the top, too, and leaves holes there: the heap grows. So beyond a GiB of holes their memory goes back to the
+    system, and addresses are all that is used up. Changes
     nothing where the allocator is another one, where glibc is older than 2.33, or in a thread other than the main one, which has a heap
     of its own.
     """

@@ -13,7 +13,6 @@ from ..core.protocols import Notebook
 from ..core.sample import FEWEST, LatencySample, calm_times, utc_now
 from ..core.shapes import DTYPE_BYTES, LayerShape
 from .clocks import ClockReading
-from .heap import holes_plugged
 from .readings import Prepared
 from .stopping import StoppingRule
 
@@ -139,18 +138,15 @@ def interleave(
                     series = Series(shape=shape, prepared=entered, times_us=begun, begun=len(begun), visits=len(begun))
                     alive.append(series)
             visited = []
-            with (
-                holes_plugged()
-            ):  # not while blocks are prepared: their weights may lie in holes, or the heap would grow with every shape
-                for series in alive:
-                    taken = len(series.times_us)
-                    failure = visit(series)
-                    for us in series.times_us[taken:]:
-                        notebook.note(series.shape, us)
-                    if failure is None:
-                        visited.append(series)
-                    else:
-                        finished.append(failure)
+            for series in alive:
+                taken = len(series.times_us)
+                failure = visit(series)
+                for us in series.times_us[taken:]:
+                    notebook.note(series.shape, us)
+                if failure is None:
+                    visited.append(series)
+                else:
+                    finished.append(failure)
             clocks = read_clocks()  # behind the visits: an idle device's clock says nothing
             going_on = []
             for series in visited:

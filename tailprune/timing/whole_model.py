@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import time
@@ -20,7 +19,6 @@ from ..core.sample import calm_times
 from .blocks import TORCH_DTYPES
 from .clocks import ClockReading, Clocks, load_nvml
 from .device_timer import describe_environment, find_device
-from .heap import holes_plugged
 from .machine import pinned
 from .memory_format import stray_weights
 from .random_data import RandomBank
@@ -165,7 +163,7 @@ def measure_model(
     crowded: dict[str, list[int]] = {name: [] for name in models}
     parts_us: dict[str, list[tuple[float, ...]]] = {name: [] for name in models}
     notes: set[str] = set()
-    with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning), contextlib.ExitStack() as heap:
+    with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
         for name, model in models.items():
             stray = stray_weights(model, given) if memory_format == "channels_last" else ()
             if stray:
@@ -182,7 +180,6 @@ def measure_model(
                     f"Model {name!r} does not run on {environment.device} with inputs of "
                     f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {reason}."
                 ) from error
-        heap.enter_context(holes_plugged())
         start = time.perf_counter()
         for turn in range(MOST_TURNS * rounds):
             names = list(models)
