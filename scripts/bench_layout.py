@@ -21,6 +21,7 @@ from torch import nn
 
 import tailprune
 from scripts.record import figure, record
+from tailprune.timing.heap import holes_plugged
 from tailprune.timing.machine import pinned
 from tailprune.timing.memory_format import stray_weights
 from tailprune.timing.runtimes import choose_runtime
@@ -82,7 +83,7 @@ def interleaved(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]
     """`measure_model` would lay the networks out alike, which is what is in question here."""
     runtime = choose_runtime(torch.device("cpu"), None, "warm")
     times: dict[str, list[float]] = {key: [] for key in calls}
-    with pinned(threads=1):
+    with pinned(threads=1), holes_plugged():
         ready = {key: runtime.clock.prepare(call, ()) for key, call in calls.items()}
         for _ in range(ROUNDS):
             for key, prepared in ready.items():

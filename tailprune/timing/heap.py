@@ -13,9 +13,13 @@ from pathlib import Path
 #: glibc's <malloc.h>: what `mallopt` calls the limits.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
-#: Holes from a page up are plugged: activations that decide a latency are larger. Plugs halve in size, so that what one leaves of a hole
-#: takes the next smaller ones. The first are half of the heap's top, so that it need not grow to say that no hole fits; or a MiB.
-SMALLEST_PLUG, FIRST_PLUG = 2**12, 2**20
+#: Every hole counts, down to the smallest that glibc makes (16 bytes and its own 16): a convolution makes many small objects, and glibc hands small
+#: holes out in turn, the one that was freed longest ago first, so that with thousands of them each is out of the caches. Plugs
+#: halve in size, so that what one leaves of a hole takes the next smaller ones. The first are half of the heap's top, so that it need not grow to say
+#: that no hole fits; or a MiB.
+SMALLEST_PLUG, FIRST_PLUG = 2**4, 2**20
+#: Blocks up to this size come from a list of freed ones first, wherever those lie, and it holds so many of a size (glibc's thread cache).
+LARGEST_LISTED, MOST_LISTED = 1032, 7
 #: Bytes of holes that keep their memory, and of the top when others lose theirs: more than the activations and scratch of most layers.
 MOST_IN_HOLES, KEPT_TOP = 2**30, 2**28
 KEPT = "glibc, freed memory kept"
@@ -41,40 +45,79 @@ def keep_freed_memory() -> str:
 
 
 @contextlib.contextmanager
-def holes_plugged() -> Iterator[int]:
-    """Meanwhile memory comes from the heap's top, as in a process that has done nothing else; yields how many plugs that took.
+def holes_plugged() -> Iterator[Plugs]:
+    """Meanwhile memory comes from the heap's top, as in a process that has done nothing else.
 
     A process that has trained a network or filled a table leaves a heap full of holes. glibc hands out the hole that fits best, so each
-    activation of a network lies in another one, where in a fresh process they share the same warm memory: networks took up to a third
-    longer there, and not all alike (`benchmarks/age.json`). So every hole is held until the end.
+    activation of a network lies in another one, where in a fresh process they share the same warm memory; and each of the small objects that a
+    convolution makes is a miss of the caches. Networks took up to a third longer there, and not all alike (`benchmarks/age.json`). So every hole is
+    held until the end; `Plugs.renew` holds those, too, that came meanwhile.
 
     What is made meanwhile lies at the top, too, and leaves holes there: the heap grows. So beyond a GiB of holes their memory goes back to the
     system, and addresses are all that is used up. Changes nothing where the allocator is another one, where glibc is older than 2.33, or
     in a thread other than the main one, which has a heap of its own.
     """
-    libc = _glibc()
-    if libc is None:
-        yield 0
-        return
-    plugs: list[int] = []
+    plugs = Plugs()
     try:
+        plugs.renew()
+        yield plugs
+    finally:
+        plugs.free()
+
+
+class Plugs:
+    """The holes that are held: `count` of them; `num_bytes` is the memory that they came to have since it last went back to the system.
+
+    A plug's first word is the address of the one before, since a list of them would leave holes as it grows.
+    """
+
+    def __init__(self) -> None:
+        self._libc = _glibc()
+        self._last = self.count = self.num_bytes = 0
+
+    def renew(self) -> None:
+        """Hold the holes that there are by now, too."""
+        libc = self._libc
+        if libc is None:
+            return
         info = libc.mallinfo2()
-        if info.fordblks - info.keepcost > MOST_IN_HOLES:
+        self.num_bytes += info.fordblks - info.keepcost
+        if self.num_bytes > MOST_IN_HOLES:
+            self.free()
             libc.malloc_trim(KEPT_TOP)
             info = libc.mallinfo2()
         top = libc.sbrk(0) - info.keepcost
         size = max(info.keepcost // 2, FIRST_PLUG)
         while size >= SMALLEST_PLUG:
-            plug = libc.malloc(size)
-            if plug and plug < top:
-                plugs.append(plug)
-            else:
-                libc.free(plug)
-                size //= 2
-        yield len(plugs)
-    finally:
-        for plug in plugs:
-            libc.free(plug)
+            above, misses = 0, 0
+            while misses <= (MOST_LISTED if size <= LARGEST_LISTED else 0):
+                block = libc.malloc(size)
+                if block and block < top:
+                    self._last = _linked(block, self._last)
+                    self.count += 1
+                else:
+                    above = _linked(block, above) if block else above
+                    misses += 1
+            _free_all(libc, above)
+            size //= 2
+
+    def free(self) -> None:
+        if self._libc is not None:
+            _free_all(self._libc, self._last)
+        self._last = self.count = self.num_bytes = 0
+
+
+def _linked(block: int, following: int) -> int:
+    """The block, its first word the address of the one to free after it."""
+    ctypes.c_size_t.from_address(block).value = following
+    return block
+
+
+def _free_all(libc: ctypes.CDLL, block: int) -> None:
+    while block:
+        following = ctypes.c_size_t.from_address(block).value
+        libc.free(block)
+        block = following
 
 
 class _MallocInfo(ctypes.Structure):

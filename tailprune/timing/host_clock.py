@@ -33,8 +33,9 @@ class HostClock:
     core meanwhile, or where the core was slow just after it or in one of its `interludes`, which are not counted as its time.
     """
 
-    #: 1: other small layers ran between two calls; 2: none do, a place is written before the output lies there, and the heap's holes are plugged.
-    protocol = 2
+    #: 1: other small layers ran between two calls; 2: none do, a place is written before the output lies there, and the heap's holes from 4 KiB up are
+    #: plugged; 3: all of them are.
+    protocol = 3
 
     def __init__(self, between: OtherWork | None = None, canary: Canary | None = None) -> None:
         self.between = between

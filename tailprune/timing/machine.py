@@ -12,8 +12,6 @@ from pathlib import Path
 
 import torch
 
-from .heap import holes_plugged
-
 try:
     import resource
 except ImportError:  # Windows
@@ -58,7 +56,7 @@ def preemptions() -> int:
 
 @contextlib.contextmanager
 def pinned(*, threads: int, tf32: bool = False, autotuning: bool = False) -> Iterator[None]:
-    """Threads, TF32, autotuning, garbage collection, grad mode and the heap as a measurement needs them; restored on leaving."""
+    """Threads, TF32, autotuning, garbage collection and grad mode as a measurement needs them; restored on leaving."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = (torch.get_num_threads(), cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, gc.isenabled())
     if threads != before[0]:
@@ -66,7 +64,7 @@ def pinned(*, threads: int, tf32: bool = False, autotuning: bool = False) -> Ite
     cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = tf32, tf32, autotuning
     gc.disable()
     try:
-        with torch.inference_mode(), holes_plugged():
+        with torch.inference_mode():
             yield
     finally:
         if threads != before[0]:

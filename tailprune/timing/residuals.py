@@ -21,6 +21,7 @@ from ..core.sample import calm_times
 from ..core.shapes import LayerShape
 from .canary import Canary
 from .device_timer import find_device
+from .heap import holes_plugged
 from .machine import pinned
 from .whole_model import FEWEST, ModelTimings, measure_model
 
@@ -152,7 +153,7 @@ def inside_us(
         raise InvalidShape(f"None of the layers of {graph.model} is a module of this model; trace this model first.")
     spent: dict[str, list[float]] = {}
     calm: dict[str, list[float]] = {}
-    with pinned(threads=threads):
+    with pinned(threads=threads), holes_plugged():
         twin(*inputs)
         for _ in range(rounds):
             marks.clear()

@@ -19,6 +19,7 @@ from ..core.sample import calm_times
 from .blocks import TORCH_DTYPES
 from .clocks import ClockReading, Clocks, load_nvml
 from .device_timer import describe_environment, find_device
+from .heap import holes_plugged
 from .machine import pinned
 from .memory_format import stray_weights
 from .random_data import RandomBank
@@ -163,7 +164,7 @@ def measure_model(
     crowded: dict[str, list[int]] = {name: [] for name in models}
     parts_us: dict[str, list[tuple[float, ...]]] = {name: [] for name in models}
     notes: set[str] = set()
-    with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning):
+    with pinned(threads=environment.threads, tf32=tf32, autotuning=autotuning), holes_plugged():
         for name, model in models.items():
             stray = stray_weights(model, given) if memory_format == "channels_last" else ()
             if stray:
