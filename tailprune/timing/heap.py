@@ -54,8 +54,8 @@ def holes_plugged() -> Iterator[Plugs]:
     held until the end; `Plugs.renew` holds those, too, that came meanwhile.
 
     What is made meanwhile lies at the top, too, and leaves holes there: the heap grows. So beyond a GiB of holes their memory goes back to the
-    system, and addresses are all that is used up. Changes nothing where the allocator is another one, where glibc is older than 2.33, or
-    in a thread other than the main one, which has a heap of its own.
+    system, and addresses are all that is used up. Changes nothing where the allocator is another one or glibc is older than 2.33, and hardly
+    anything in a thread other than the main one, which has a heap of its own.
     """
     plugs = Plugs()
     try:
