@@ -18,7 +18,7 @@ from ..tables import LatencyTable
 from .between import FORGOTTEN_MIB
 from .blocks import build_block
 from .clocks import ClockReading, Clocks, load_nvml
-from .heap import Plugs, holes_plugged, keep_freed_memory
+from .heap import holes_plugged, keep_freed_memory
 from .machine import available_bytes, cpu_name, pinned
 from .protocol import MOST_ALIVE, Series, failed_sample, interleave
 from .random_data import RandomBank
@@ -92,22 +92,23 @@ class DeviceTimer:
 
     def resume_many(self, shapes: Sequence[LayerShape], notebook: Notebook) -> Iterator[LatencySample]:
         """The same, every reading kept in `notebook` as it is taken: a kill loses one, and the next call goes on."""
-        with holes_plugged() as plugs:
-            for tf32 in (False, True):
-                yield from interleave(
-                    [shape for shape in shapes if (shape.dtype == "tf32") is tf32],
-                    prepare=self._prepare,
-                    visit=self._visit,
-                    pinned=partial(self._pinned, plugs, tf32 or self._environment.tf32),
-                    read_clocks=self._read_clocks,
-                    rule=self.rule,
-                    notebook=notebook,
-                    most_alive=self.most_alive,
-                    most_bytes=SHARE_FOR_WEIGHTS * available_bytes(self.device) / self._runtime.copies,
-                )
+        for tf32 in (False, True):
+            alike = [shape for shape in shapes if (shape.dtype == "tf32") is tf32]
+            for start in range(0, len(alike), self.most_alive):
+                with holes_plugged():
+                    yield from interleave(
+                        alike[start : start + self.most_alive],
+                        prepare=self._prepare,
+                        visit=self._visit,
+                        pinned=partial(self._pinned, tf32 or self._environment.tf32),
+                        read_clocks=self._read_clocks,
+                        rule=self.rule,
+                        notebook=notebook,
+                        most_alive=self.most_alive,
+                        most_bytes=SHARE_FOR_WEIGHTS * available_bytes(self.device) / self._runtime.copies,
+                    )
 
-    def _pinned(self, plugs: Plugs, tf32: bool) -> AbstractContextManager[None]:
-        plugs.renew()  # a round leaves holes behind
+    def _pinned(self, tf32: bool) -> AbstractContextManager[None]:
         return pinned(threads=self._environment.threads, tf32=tf32, autotuning=self._environment.autotuning)
 
     def _read_clocks(self) -> ClockReading:

@@ -45,45 +45,26 @@ def keep_freed_memory() -> str:
 
 
 @contextlib.contextmanager
-def holes_plugged() -> Iterator[Plugs]:
-    """Meanwhile memory comes from the heap's top, as in a process that has done nothing else.
+def holes_plugged() -> Iterator[int]:
+    """Meanwhile memory comes from the heap's top, as in a process that has done nothing else; yields how many plugs that took.
 
     A process that has trained a network or filled a table leaves a heap full of holes. glibc hands out the hole that fits best, so each
     activation of a network lies in another one, where in a fresh process they share the same warm memory; and each of the small objects that a
     convolution makes is a miss of the caches. Networks took up to a third longer there, and not all alike (`benchmarks/age.json`). So every hole is
-    held until the end; `Plugs.renew` holds those, too, that came meanwhile.
+    held until the end. Holes that come meanwhile are not: plugged too, they would move activations to memory that nobody has touched yet.
 
-    What is made meanwhile lies at the top, too, and leaves holes there: the heap grows. So beyond a GiB of holes their memory goes back to the
+    What is made meanwhile lies at the top, and some of it stays: the heap grows with each use. So beyond a GiB of holes their memory goes back to the
     system, and addresses are all that is used up. Changes nothing where the allocator is another one or glibc is older than 2.33, and hardly
     anything in a thread other than the main one, which has a heap of its own.
     """
-    plugs = Plugs()
+    libc = _glibc()
+    if libc is None:
+        yield 0
+        return
+    plugs = count = 0
     try:
-        plugs.renew()
-        yield plugs
-    finally:
-        plugs.free()
-
-
-class Plugs:
-    """The holes that are held: `count` of them; `num_bytes` is the memory that they came to have since it last went back to the system.
-
-    A plug's first word is the address of the one before, since a list of them would leave holes as it grows.
-    """
-
-    def __init__(self) -> None:
-        self._libc = _glibc()
-        self._last = self.count = self.num_bytes = 0
-
-    def renew(self) -> None:
-        """Hold the holes that there are by now, too."""
-        libc = self._libc
-        if libc is None:
-            return
         info = libc.mallinfo2()
-        self.num_bytes += info.fordblks - info.keepcost
-        if self.num_bytes > MOST_IN_HOLES:
-            self.free()
+        if info.fordblks - info.keepcost > MOST_IN_HOLES:
             libc.malloc_trim(KEPT_TOP)
             info = libc.mallinfo2()
         top = libc.sbrk(0) - info.keepcost
@@ -93,22 +74,18 @@ class Plugs:
             while misses <= (MOST_LISTED if size <= LARGEST_LISTED else 0):
                 block = libc.malloc(size)
                 if block and block < top:
-                    self._last = _linked(block, self._last)
-                    self.count += 1
+                    plugs, count = _linked(block, plugs), count + 1
                 else:
-                    above = _linked(block, above) if block else above
-                    misses += 1
+                    above, misses = _linked(block, above) if block else above, misses + 1
             _free_all(libc, above)
             size //= 2
-
-    def free(self) -> None:
-        if self._libc is not None:
-            _free_all(self._libc, self._last)
-        self._last = self.count = self.num_bytes = 0
+        yield count
+    finally:
+        _free_all(libc, plugs)
 
 
 def _linked(block: int, following: int) -> int:
-    """The block, its first word the address of the one to free after it."""
+    """The block, its first word the address of the one to free after it: a list of them would leave holes as it grows."""
     ctypes.c_size_t.from_address(block).value = following
     return block
 

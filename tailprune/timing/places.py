@@ -16,8 +16,8 @@ MOST_BYTES = 32 * 2**20
 #: What glibc's aligned allocation asks for beside the block itself: 64 bytes to align, 32 for the smallest rest, rounded up. In a
 #: wider hole another block may fit better; in one too narrow none does.
 SLACK = 128
-#: Holes elsewhere that fit the output better are plugged, this many at most: those that came since the heap's were (`heap.Plugs`), one to six at
-#: one visit in sixteen in a trial of 200 shapes; where nothing plugs the heap, in processes that had run hundreds of other things, 64 did not do.
+#: Holes elsewhere that fit the output better are plugged, this many at most: those that came since the heap's were (`heap.holes_plugged`), one to
+#: six at one visit in sixteen in a trial of 200 shapes; where nothing plugs the heap, in processes that had run hundreds of other things, 64 did not do.
 PLUGS = 512
 
 

@@ -51,46 +51,36 @@ def in_holes() -> int:
 free = in_holes()
 before = above()
 with holes_plugged() as plugs:
-    inside, count = above(), plugs.count
-print(before, count, inside, above(), len(SIZES[::2]), in_holes() / free)
+    inside = above()
+print(before, plugs, inside, above(), len(SIZES[::2]), in_holes() / free)
 """
 
-#: The same with small blocks, which come from lists of freed ones; then more of them, freed while the first holes are plugged.
+#: The same with small blocks, which come from lists of freed ones first.
 SMALL_HOLES = """
-import torch
 from tailprune.timing.heap import _glibc, holes_plugged, keep_freed_memory
 
 keep_freed_memory()
 libc = _glibc()
 SIZES = [24, 40, 120, 200, 500, 1000, 2000]
+blocks = [libc.malloc(size) for _ in range(400) for size in SIZES for _ in "ab"]
+last = max(blocks)
+for block in blocks[::2]:
+    libc.free(block)
 
-def row() -> list[int]:
-    blocks = [libc.malloc(size) for _ in range(400) for size in SIZES for _ in "ab"]
-    for block in blocks[::2]:
-        libc.free(block)
-    return blocks
-
-def below(last: int) -> int:
+def below() -> int:
     held = [libc.malloc(size) for size in SIZES for _ in range(100)]
     for block in held:
         libc.free(block)
     return sum(block < last for block in held)
 
-last = max(row())
-print(below(last))
-with holes_plugged() as plugs:
-    first = plugs.count
-    print(below(last))
-    last = max(row())
-    print(below(last))
-    plugs.renew()
-    print(below(last), plugs.count > first + 1000)
-print(below(last))
+print(below())
+with holes_plugged():
+    print(below())
+print(below())
 """
 
 #: Blocks come and go while others are timed, and each time a small one stays behind the activations: the heap must grow, the memory in use need not.
 GROWTH = """
-import contextlib
 import torch
 from tailprune.timing import heap
 from tailprune.timing.heap import holes_plugged, keep_freed_memory
@@ -102,25 +92,14 @@ def resident() -> int:
 keep_freed_memory()
 heap.MOST_IN_HOLES, heap.KEPT_TOP = 2**25, 2**23
 stay = []
-
-def turns(each):
-    for turn in range(200):
-        with each():
-            activations = torch.ones(2**21)
-            stay.append(torch.ones(2**12))
-            del activations
-        if turn == 20:
-            early = resident()
-    print(resident() - early)
-
-turns(holes_plugged)  # plugged anew each time
-with holes_plugged() as plugs:
-    @contextlib.contextmanager
-    def renewed():
-        plugs.renew()
-        yield
-
-    turns(renewed)
+for turn in range(200):
+    with holes_plugged():
+        activations = torch.ones(2**21)
+        stay.append(torch.ones(2**12))
+        del activations
+    if turn == 20:
+        early = resident()
+print(resident() - early)
 """
 
 
@@ -150,28 +129,24 @@ def test_memory_comes_from_the_top_while_holes_are_plugged() -> None:
 
 
 @glibc
-def test_small_holes_are_plugged_too_and_those_that_come_meanwhile() -> None:
-    before, inside, meanwhile, renewed, after = run(SMALL_HOLES)
-    assert int(before) > 600
-    assert int(inside) <= 7 * 7, "what the thread cache holds is freed last"
-    assert int(meanwhile) > 600, "new holes are used"
-    assert renewed.split()[1] == "True"
-    assert int(renewed.split()[0]) <= 7 * 7
-    assert int(after) > 600
+def test_small_holes_are_plugged_too() -> None:
+    before, inside, after = (int(count) for count in run(SMALL_HOLES))
+    assert before > 600
+    assert inside <= 7 * 7, "what the thread cache holds is freed last"
+    assert after > 600
 
 
 @glibc
 def test_no_memory_is_used_up_by_what_stays_behind_the_activations() -> None:
-    for grown in run(GROWTH):
-        assert int(grown) < 100 * 2**20, "179 times 8 MiB would be 1432"
+    (grown,) = run(GROWTH)
+    assert int(grown) < 100 * 2**20, "179 times 8 MiB would be 1432"
 
 
 def test_plugs_are_given_back_though_the_measurement_fails() -> None:
     with pytest.raises(RuntimeError, match="boom"), holes_plugged():
         raise RuntimeError("boom")
     with holes_plugged() as plugs:
-        assert plugs.count >= 0
-    assert plugs.count == 0
+        assert plugs >= 0
 
 
 def test_another_allocator_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,5 +155,4 @@ def test_another_allocator_is_named_and_left_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(heap, "keep_freed_memory", lambda: "libjemalloc.so.2")
     monkeypatch.setattr(heap, "_glibc", heap._glibc.__wrapped__)
     with holes_plugged() as plugs:
-        plugs.renew()
-        assert plugs.count == 0
+        assert plugs == 0
