@@ -150,7 +150,10 @@ def judge(rows: list[dict]) -> dict[str, dict]:
             gaps = {age: [older(what, age, state, network) for network in networks] for age in AGES[1:]}
             wanted = target if state == "holes plugged" else None
             for age, some in gaps.items():
-                figures[f"{title}, {state}: {age} over fresh, less 1, mean"] = figure(fmean(some), wanted)
+                off = fmean(some)
+                figures[f"{title}, {state}: {age} over fresh, less 1, mean"] = figure(off)
+                if wanted:
+                    figures[f"{title}, {state}: {age} off fresh"] = figure(abs(off), wanted)
             figures[f"{title}, {state}: largest gap"] = figure(max(abs(gap) for some in gaps.values() for gap in some))
     fresh = [
         median(of[p, "fresh", "holes plugged", network]["network_us"] / of[p, "fresh", "as it is", network]["network_us"] for p in passes) - 1
