@@ -93,7 +93,7 @@ class DeviceTimer:
     def resume_many(self, shapes: Sequence[LayerShape], notebook: Notebook) -> Iterator[LatencySample]:
         """The same, every reading kept in `notebook` as it is taken: a kill loses one, and the next call goes on."""
         for tf32 in (False, True):
-            alike = [shape for shape in shapes if (shape.dtype == "tf32") is tf32]
+            alike = list(dict.fromkeys(shape for shape in shapes if (shape.dtype == "tf32") is tf32))
             for start in range(0, len(alike), self.most_alive):
                 with holes_plugged():
                     yield from interleave(

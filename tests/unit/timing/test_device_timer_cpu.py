@@ -180,3 +180,11 @@ def test_environment_names_the_machine(timer: DeviceTimer) -> None:
 def test_refuses_in_one_sentence(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidShape, match=message.replace("(", r"\(")):
         DeviceTimer(**arguments)
+
+
+def test_a_shape_asked_for_twice_is_timed_once_though_a_call_is_cut_into_parts() -> None:
+    shapes = [LayerShape(op="linear", batch=2, in_channels=8, out_channels=width) for width in (8, 16, 24, 8, 32, 16)]
+    timer = DeviceTimer("cpu", max_visits=6)
+    timer.most_alive = 2
+    samples = list(timer.time_many(shapes))
+    assert sorted(sample.shape.out_channels for sample in samples) == [8, 16, 24, 32]
