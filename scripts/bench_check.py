@@ -105,7 +105,7 @@ def noticed(then: LatencyTable, now: LatencyTable, share: float, by: float) -> d
         table = LatencyTable.in_memory(then.environment)
         table.add_many(some)
         slower = frozenset(s.shape for s in some if draw.random() < share)
-        said.append(drift(table, Changed(recorded=now, slower=slower, by=by)).verdict)
+        said.append(drift(table, Changed(recorded=now, slower=slower, by=by), pause_s=0).verdict)
     return {verdict: fmean(one == verdict for one in said) for verdict in ("holds", "scaled", "drifted")}
 
 
