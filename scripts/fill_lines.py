@@ -70,7 +70,7 @@ def main(name: str, work: Path) -> None:
     if name not in NAMES:
         raise SystemExit(f"Unknown sweep {name!r}; allowed: {', '.join(NAMES)}.")
     graph = lines(GRANULE if name in LIVE_COARSE else None)
-    timer = tailprune.DeviceTimer("cpu", l2="warm")
+    timer = tailprune.DeviceTimer("cpu")
     started = time.monotonic()
 
     def progress(done: int, total: int, what: str) -> None:
