@@ -3,7 +3,7 @@
     python -m scripts.make_figures
 
 Reads benchmarks/cpu/quickstart-latency.csv.gz (the quickstart's latency table, `tailprune table export`),
-benchmarks/cpu/quickstart.plan.json (its plan) and benchmarks/snap-slim-cifar10.parts.csv.gz; writes docs/figures/.
+benchmarks/cpu/quickstart.plan.json (its plan) and benchmarks/snap-slim-cifar10-second-cpu.parts.csv.gz; writes docs/figures/.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def staircase(group: str) -> None:
 
 def sweep() -> None:
     parts: dict[tuple[float, str], list[list[float]]] = defaultdict(list)
-    with gzip.open(ROOT / "benchmarks/snap-slim-cifar10.parts.csv.gz", "rt") as file:
+    with gzip.open(ROOT / "benchmarks/snap-slim-cifar10-second-cpu.parts.csv.gz", "rt") as file:
         for row in csv.DictReader(file):
             if row["method"] != "dense":  # one network for all ratios: no line
                 parts[float(row["ratio"]), row["method"]].append([float(us) for us in row["parts_us"].split()])
