@@ -25,7 +25,7 @@ from .visits import merge_visits
 MOVED, MOVED_SHARE = 0.08, 1 / 5
 RETIMED = 36
 #: A shared core is slow for seconds at a time, a changed device for good: what does not hold at the first look is looked at again, so
-#: many times in all and so many seconds apart. The three of a CPU's 36 entries take about 25 s, process start included.
+#: many times in all and so many seconds apart. The three of a CPU's 36 entries took 21 s, process start included (benchmarks/check.json).
 LOOKS, PAUSE_S = 3, 5.0
 
 
