@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 
 import tailprune
-from scripts.fill_cells import GRANULE, Replay, halves, on_cells, on_cpu_cells, on_plan, resnet50
+from scripts.fill_cells import GRANULE, Replay, half, on_cells, on_cpu_cells, on_plan, resnet50
 from scripts.fill_lines import NAMES, lines
 from scripts.fill_recorded import on_recorded
 from scripts.record import ROOT, figure, record
@@ -151,7 +151,7 @@ def on_cpu(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
     ) -> tailprune.LatencyTable:
         filled = tailprune.LatencyTable.in_memory(seen.environment)
         proposer = ModelledEdges(other) if proposes else None
-        tailprune.fill_table(filled, graph, Replay(*halves(seen)), proposer=proposer)
+        tailprune.fill_table(filled, graph, Replay(half(seen), seen), proposer=proposer)
         return filled
 
     figures: dict[str, dict[str, object]] = {}
@@ -258,8 +258,8 @@ def main() -> None:
             "GPU time is an estimate from simulated latencies and the protocol's graphs; no GPU was used",
             "simulated risers are judged on multiples of 8: at every channel float16 has one behind each of them, which filling leaves out",
             "the model's proposals come from the very model that the device is simulated with: the best case",
-            "a replayed filling of one sweep gets every other reading of a width, and the rest where it times it again: speeds of the "
-            "two sweeps, hours apart, differ by up to 15 % and are never mixed, but noise is that of half as many readings",
+            "a replayed filling of one sweep searches with every other reading of a width and decides with all of them: it tells what the search "
+            "loses, the live ones tell all; speeds of the two sweeps differ by up to 15 % and are never mixed",
             "no model of a CPU exists: one sweep's curves propose to the filling of the other, the best case again",
             "sweeps and live fillings of the CPU lines had the machine to themselves, hours apart",
         ],

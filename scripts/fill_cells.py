@@ -38,7 +38,7 @@ def resnet50(dtype: str, granule: int = 1) -> tailprune.ModelGraph:
 
 
 class Replay:
-    """A layer timer that answers with recorded samples: the first recording's, timed again the next one's, then nothing more."""
+    """A layer timer that answers with recorded samples: the first recording's, the next one's when asked again, then nothing more."""
 
     def __init__(self, *recorded: tailprune.LatencyTable) -> None:
         self.recorded, self.environment = recorded, recorded[0].environment
@@ -54,14 +54,10 @@ class Replay:
                 yield self.recorded[self.visits[shape] - 1].sample(shape)
 
 
-def halves(recorded: tailprune.LatencyTable) -> tuple[tailprune.LatencyTable, tailprune.LatencyTable]:
-    """Every other reading of each sample, and the rest: two visits under the same conditions."""
-    found = (
-        tailprune.LatencyTable.in_memory(recorded.environment),
-        tailprune.LatencyTable.in_memory(recorded.environment),
-    )
-    for start, half in enumerate(found):
-        half.add_many(dataclasses.replace(sample, times_us=sample.times_us[start::2]) for sample in recorded.samples())
+def half(recorded: tailprune.LatencyTable) -> tailprune.LatencyTable:
+    """Every other reading of each sample."""
+    found = tailprune.LatencyTable.in_memory(recorded.environment)
+    found.add_many(dataclasses.replace(sample, times_us=sample.times_us[::2]) for sample in recorded.samples())
     return found
 
 

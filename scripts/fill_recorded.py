@@ -14,7 +14,7 @@ from scripts.record import figure
 from tailprune.filling import ModelledEdges
 from tailprune.filling.propose import Expectation, seed_widths
 from tailprune.filling.rounds import Rounds
-from tailprune.steps import Staircase, dominated_widths, edge_agreement
+from tailprune.steps import Staircase, detect_steps, dominated_widths, edge_agreement
 
 #: Standard error of a recorded latency as a share of it: one number per width was recorded, replicates differ by this much.
 NOISE = 0.003
@@ -112,8 +112,10 @@ def _filled(
             )
             seeds = seed_widths(lattice, expected.edges)
             told = {line: expected} if name == "model" else None
-            placed = rounds.place(rounds.search(lattices, {line: seeds}, told))  # type: ignore[dict-item,arg-type]
-            found = len(risers & set(placed[line].edge_widths))  # type: ignore[index]
+            rounds.search(lattices, {line: seeds}, told)  # type: ignore[dict-item,arg-type]
+            rounds.place(lattices)
+            placed = detect_steps(line.curve(line.grid))  # type: ignore[arg-type]
+            found = len(risers & set(placed.edge_widths))
             total["risers"] += len(risers) * (name == "model")
             total[name] += len(table)
             total[f"{name} found"] += found

@@ -43,7 +43,7 @@ def calibrate(
         timings, source = read_timings(csv, dtype=dtype), csv.name
     elif table is not None:
         with LatencyTable.open(table, create=False, read_only=True) as opened:
-            timings = [(s.shape, s.median_us) for s in opened.samples() if s.usable]
+            timings = [(s.shape, opened.latency_us(s.shape)) for s in opened.samples() if s.usable]
             name, source = (opened.environment.device if here(device) else device), table.name
     elif here(device):
         name, timings = _time(device, dtype, quiet=quiet)

@@ -13,7 +13,7 @@ from ..tables import LatencyTable
 from .hold import hold_plateaus
 from .lacking import Progress, check_environment
 from .lines import Line
-from .propose import FINEST, Expectation, learn_period, seed_widths
+from .propose import FINEST, SHORT, Expectation, learn_period, seed_widths
 from .report import FillReport, count_grid_cells
 from .rounds import Rounds
 
@@ -38,8 +38,13 @@ def fill_table(
        are left out;
     2. pairs (c, c + alignment) are timed at the multiples of a **period**, learned once on the first lines of each kind
        of layer, or where a `proposer` expects an edge; intervals whose ends differ are halved until the edge lies
-       between neighbours or a straight slope is confirmed; edges in doubt are timed again;
+       between neighbours or a straight slope is confirmed;
     3. each edge is brought to its exact channel.
+
+    What was timed on that way was timed in different minutes and is provisional. So last
+
+    4. all measured widths of a line are **timed together**, a second time where an edge is still in doubt, and edges are decided
+       on these visits.
 
     Confirmed flat plateaus are then held (`LatencyTable.hold`), layer by layer.
 
@@ -58,14 +63,19 @@ def fill_table(
     every = [Line(graph, group, rounds.seen, at) for group in chosen if graph.layers_of(group.id)]
     lines = list({line.key: line for line in every}.values())
     lattices = rounds.lattices(lines)
+    long = {line: lattice for line, lattice in lattices.items() if len(line.grid) > SHORT}
+    expected: dict[Line, Expectation] = {}
+    period = 0
     if proposer is None:
-        period, staircases = _search_by_period(rounds, lattices)
+        period = _search_by_period(rounds, long)
     else:
         expected = {line: Expectation.of(proposer, line.calls, lattice) for line, lattice in lattices.items()}
-        seeds = {line: seed_widths(lattice, expected[line].edges) for line, lattice in lattices.items()}
-        period, staircases = 0, rounds.search(lattices, seeds, expected)
-    placed = rounds.place(staircases)
-    held = sum(hold_plateaus(table, line, staircase) for line, staircase in placed.items())
+        rounds.search(
+            long, {line: seed_widths(lattice, expected[line].edges) for line, lattice in long.items()}, expected
+        )
+    rounds.place(long)
+    staircases = rounds.settle(lattices, expected)
+    held = sum(hold_plateaus(table, line, staircase) for line, staircase in staircases.items())
     shapes = dict.fromkeys(shape for line in lines for width in line.grid for shape in line.shapes(width))
     samples = [table.sample(shape) for shape in shapes if shape in table]
     return FillReport(
@@ -82,8 +92,8 @@ def fill_table(
     )
 
 
-def _search_by_period(rounds: Rounds, lattices: Mapping[Line, range]) -> tuple[int, dict[Line, Staircase]]:
-    """Scouts are searched at the finest period; what their edges are multiples of is the period for the rest."""
+def _search_by_period(rounds: Rounds, lattices: Mapping[Line, range]) -> int:
+    """The period. Scouts are searched at the finest period; what their edges are multiples of is the period for the rest."""
     scouts = {line: lattices[line] for line in _scouts(lattices)}
 
     def search(lines: Mapping[Line, range], period: int) -> dict[Line, Staircase]:
@@ -99,7 +109,7 @@ def _search_by_period(rounds: Rounds, lattices: Mapping[Line, range]) -> tuple[i
         staircases = search(lattices, period)
         finer = min(period, period_of(staircases))
         if finer == period:
-            return period, staircases
+            return period
         period = finer
 
 

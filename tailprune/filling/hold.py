@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from ..core.shapes import LayerShape
 from ..steps import Staircase
 from ..tables import LatencyTable
@@ -24,7 +26,7 @@ def hold_plateaus(table: LatencyTable, line: Line, staircase: Staircase) -> int:
         complete = len(widths) == len(range(plateau.low, plateau.high + 1, line.grid.step))
         if not bounded or complete or len(widths) < FEWEST:
             continue
-        for shapes in zip(*(tuple(line.shapes(w)) for w in widths), strict=True):
+        for shapes in line.runs(widths):
             if _one_axis(shapes[0], shapes[-1]) and (level := _level(table, shapes, staircase.min_riser)):
                 table.hold(shapes[0], shapes[-1], level)
                 count += 1
@@ -38,9 +40,11 @@ def _one_axis(low: LayerShape, high: LayerShape) -> bool:
 
 
 def _level(table: LatencyTable, shapes: tuple[LayerShape, ...], min_riser: float) -> float | None:
-    """The common latency of shapes that cannot be told apart, None where they can."""
-    latencies = [table.latency_us(shape) for shape in shapes]
-    noise = max(table.noise_us(shape) for shape in shapes)
-    level = sum(latencies) / len(latencies)
-    near = all(abs(us - level) <= max(min_riser / 2 * level, RISE_SIGMAS * 2**0.5 * noise) for us in latencies)
-    return level if near else None
+    """The common latency of shapes none of which can be told from it, None where one can."""
+    level = fmean(table.latency_us(shape) for shape in shapes)
+
+    def is_near(shape: LayerShape) -> bool:
+        doubt = RISE_SIGMAS * 2**0.5 * table.noise_us(shape)
+        return abs(table.latency_us(shape) - level) <= max(min_riser / 2 * level, doubt)
+
+    return level if all(map(is_near, shapes)) else None

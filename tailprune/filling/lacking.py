@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -52,14 +53,21 @@ def measure_while(
 
 
 def time_shapes(
-    table: LatencyTable, shapes: Sequence[LayerShape], timer: LayerTimer, report: Callable[[int, LayerShape], object]
+    table: LatencyTable,
+    shapes: Sequence[LayerShape],
+    timer: LayerTimer,
+    report: Callable[[int, LayerShape], object],
+    *,
+    provisional: bool = False,
 ) -> int:
-    """Time these shapes whatever the table knows; returns how many samples came."""
+    """Time these shapes whatever the table knows; returns how many samples came. `provisional` ones are flagged so."""
     if not shapes:
         return 0
     taken = timer.resume_many(shapes, table) if isinstance(timer, ResumableTimer) else timer.time_many(shapes)
     done = 0
     for done, sample in enumerate(taken, 1):
+        if provisional and sample.usable:
+            sample = dataclasses.replace(sample, flags=(*sample.flags, "provisional"))
         table.add(sample)
         report(done, sample.shape)
     return done

@@ -63,6 +63,10 @@ class Line:
     def shapes(self, width: int) -> Iterator[LayerShape]:
         return (shape for shape, _ in self.calls(width))
 
+    def runs(self, widths: Iterable[int]) -> Iterator[tuple[LayerShape, ...]]:
+        """For each layer, its shapes at these widths."""
+        return zip(*(tuple(self.shapes(width)) for width in widths), strict=True)
+
     def is_visited(self, width: int) -> bool:
         """Nothing is left to measure here: each shape was timed, or is known to fail."""
         return all(shape in self.table for shape in self.shapes(width))

@@ -61,8 +61,12 @@ class Expectation:
 class Proposal:
     """Widths to measure, and those in doubt, to measure once more."""
 
-    widths: tuple[int, ...]
-    again: tuple[int, ...]
+    widths: tuple[int, ...] = ()
+    again: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything is proposed."""
+        return bool(self.widths or self.again)
 
 
 def propose_widths(staircase: Staircase, granule: int, expected: Expectation | None = None) -> Proposal:
@@ -115,6 +119,32 @@ def most_even_between(low: int, high: int, granule: int) -> int:
     first, last = low // granule, high // granule - 1
     shift = (first ^ last).bit_length() - 1
     return (last >> shift << shift) * granule
+
+
+def propose_places(aligned: Staircase, found: Staircase, grid: range) -> Proposal:
+    """Where exactly are the edges that were found between `aligned` widths?
+
+    `found` are the steps over all widths measured on the `grid`. The first width of the grid is measured, too:
+    a line may rise between it and the first aligned one. A line that only rises by a riser from one aligned width to the next
+    may be a slope: there one timing must do. Where a step is placed and not certain, the widths on both sides of it are in doubt.
+    """
+    curve, granule = found.curve, grid.step
+    edges, certain = set(aligned.edge_widths), found.confirmed_edges
+    if grid[0] not in curve:
+        return Proposal(widths=(grid[0],))
+    widths: set[int] = set()
+    again: set[int] = set()
+    for low, high in pairwise(dict.fromkeys((grid[0], *aligned.curve.widths))):
+        rises = abs(curve.at(high) - curve.at(low)) >= found.min_riser * curve.at(low)
+        if low in edges or (low < aligned.curve.widths[0] and rises):
+            place = place_edge(curve, low, high, granule)
+            if place is not None:
+                widths.add(place)
+            elif low in edges and not any(low <= edge < high for edge in certain):
+                again |= {low, low + granule}
+        elif granule < high - low == aligned.curve.granule and rises:
+            widths.add(low + granule)
+    return Proposal(widths=tuple(sorted(widths.difference(curve.widths))), again=tuple(sorted(again)))
 
 
 def place_edge(curve: LatencyCurve, low: int, high: int, granule: int) -> int | None:

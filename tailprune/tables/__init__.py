@@ -4,7 +4,7 @@ environment each, every raw time kept; never a guess between two measurements.""
 from .compare import MergeReport, ShapeDifference, TableDifference, diff, merge
 from .drift import DriftEntry, DriftReport, drift
 from .exchange import export_csv, import_csv
-from .held import HeldPlateau
+from .held import HeldPlateau, are_on_one_line
 from .info import TableInfo, describe_table
 from .integrity import Contradiction, Disagreement, Outliers, TableCheck, check_table
 from .lines import MeasuredLine, measured_lines
@@ -27,6 +27,7 @@ __all__ = [
     "TableDifference",
     "TableInfo",
     "TrtexecImport",
+    "are_on_one_line",
     "check_table",
     "describe_table",
     "diff",

@@ -73,8 +73,8 @@ class TableDifference:
 def diff(a: LatencyTable, b: LatencyTable) -> TableDifference:
     """Shape by shape, of any two tables: other devices, other versions. Held values are not compared, measured ones are."""
     refused, warned = a.environment.differences(b.environment)
-    in_a = {sample.shape: sample.median_us for sample in a.samples() if sample.usable}
-    in_b = {sample.shape: sample.median_us for sample in b.samples() if sample.usable}
+    in_a = {sample.shape: a.latency_us(sample.shape) for sample in a.samples() if sample.usable}
+    in_b = {sample.shape: b.latency_us(sample.shape) for sample in b.samples() if sample.usable}
     common = tuple(
         ShapeDifference(shape=shape, a_us=us, b_us=in_b[shape], noise_us=hypot(a.noise_us(shape), b.noise_us(shape)))
         for shape, us in in_a.items()

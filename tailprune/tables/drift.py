@@ -134,8 +134,8 @@ def _compare(table: LatencyTable, looks: Sequence[LatencySample], warnings: tupl
 
 def _spread(table: LatencyTable, count: int) -> Sequence[LayerShape]:
     settled = sorted(
-        (s for s in table.samples() if s.usable and table.noise_us(s.shape) <= TOLERANCE * s.median_us),
-        key=lambda sample: sample.median_us,
+        (s for s in table.samples() if s.usable and table.noise_us(s.shape) <= TOLERANCE * table.latency_us(s.shape)),
+        key=lambda sample: table.latency_us(sample.shape),
     )
     if count < 1:
         raise TableError(f"At least one entry has to be re-timed to see a drift, got {count}.")

@@ -28,6 +28,12 @@ def line_of(shape: LayerShape, axis: Axis) -> Hashable:
     return axis, axis == "both" and not shape.depthwise and shape.conv_groups, _WHOLE_LINE[axis](shape)
 
 
+def are_on_one_line(a: LayerShape, b: LayerShape) -> bool:
+    """Whether two shapes are equal but for one channel count (both, where a layer keeps its channels)."""
+    axes: tuple[Axis, ...] = ("both",) if coupled(a) and coupled(b) else ("out", "in")
+    return any(line_of(a, axis) == line_of(b, axis) for axis in axes)
+
+
 def width_along(shape: LayerShape, axis: Axis) -> int:
     return shape.in_channels if axis == "in" else shape.out_channels
 

@@ -121,6 +121,7 @@ def _contradiction(table: LatencyTable, sample: LatencySample) -> Contradiction 
     plateau = table.plateau_of(sample.shape) if sample.usable else None
     if plateau is None:
         return None
-    if abs(sample.median_us - plateau.us) <= max(SIGMAS * table.noise_us(sample.shape), TOLERANCE * plateau.us):
+    us = table.latency_us(sample.shape)
+    if abs(us - plateau.us) <= max(SIGMAS * table.noise_us(sample.shape), TOLERANCE * plateau.us):
         return None
-    return Contradiction(plateau=plateau, shape=sample.shape, measured_us=sample.median_us)
+    return Contradiction(plateau=plateau, shape=sample.shape, measured_us=us)

@@ -12,19 +12,19 @@ from types import TracebackType
 from ..core.environment import Environment
 from ..core.errors import EnvironmentMismatch, MissingLatency, TableError
 from ..core.protocols import LatencyKind
-from ..core.sample import LatencySample, median_error
+from ..core.sample import LatencySample
 from ..core.shapes import LayerShape
 from .held import HeldPlateau, HeldPlateaus
 from .store import News, Store
-from .visits import counted_visits, merge_visits
+from .visits import latency_of, merge_visits, noise_of
 
 
 class LatencyTable:
     """Measured latencies of one environment, in one SQLite file or in memory. A `core.protocols.LatencySource`.
 
-    A shape may be visited several times. Its **sample** is the union of the raw times of its visits without a doubt
-    (not unstable, throttled or noisy); of all its visits with times, if every one is in doubt; of none, if it could
-    not be run. Its latency is the median of those times. Between the measured ends of a held plateau the table
+    A shape may be visited several times. Of its visits with times those **count** that are not provisional, and of these
+    those without a doubt (not throttled or noisy); where a choice would leave none it is not made. Its latency is the median,
+    over the visits that count, of each one's median. Between the measured ends of a held plateau the table
     answers with the plateau's value, kind `held`; anywhere else it raises MissingLatency and never guesses.
 
     >>> from tailprune.core.environment import Environment
@@ -168,7 +168,7 @@ class LatencyTable:
             return self._store.complaints() if self._store else ()
 
     def latency_us(self, shape: LayerShape) -> float:
-        """Microseconds of one call: the median of the raw times, or the value of the held plateau around it.
+        """Microseconds of one call: the median of the visits' medians, or the value of the held plateau around it.
 
         MissingLatency where neither is known. An unstable shape answers too, and is listed by `unstable_shapes`.
         """
@@ -182,17 +182,16 @@ class LatencyTable:
         return "measured" if self._measured(shape) else "held"
 
     def noise_us(self, shape: LayerShape) -> float:
-        """One standard error of `latency_us`: of the median within the visits, or between them where that is more.
+        """One standard error of `latency_us`, by how the times within the visits that count scatter.
 
-        For a held shape the larger of its plateau's ends. It covers neither a bias of the protocol nor a later drift.
+        For a held shape the larger of its plateau's ends. It covers neither a bias of the protocol nor a drift between visits, which
+        shapes that are visited together share; `check_table` lists shapes whose visits disagree.
         """
         self.latency_us(shape)
         if not self._measured(shape):
             plateau = self.plateau_of(shape)
             return max(self.noise_us(end) for end in (plateau.low, plateau.high)) if plateau else 0.0
-        counted = counted_visits(self._shapes[shape])
-        between = median_error([visit.median_us for visit in counted])
-        return max(merge_visits(counted).noise_us, between)
+        return noise_of(self._shapes[shape])
 
     @property
     def unstable_shapes(self) -> tuple[LayerShape, ...]:
@@ -230,7 +229,7 @@ class LatencyTable:
     def _find_us(self, shape: LayerShape) -> float:
         visits = self._shapes.get(shape)
         if visits and any(visit.usable for visit in visits):
-            return merge_visits(visits).median_us
+            return latency_of(visits)
         plateau = self._plateaus.find(shape)
         if visits or plateau is None:
             raise self._missing(shape)

@@ -15,6 +15,7 @@ from ..core.protocols import Notebook
 from ..core.sample import LatencySample
 from ..core.shapes import LayerShape
 from ..tables import LatencyTable
+from .batches import batches
 from .between import FORGOTTEN_MIB
 from .blocks import build_block
 from .clocks import ClockReading, Clocks, load_nvml
@@ -94,10 +95,10 @@ class DeviceTimer:
         """The same, every reading kept in `notebook` as it is taken: a kill loses one, and the next call goes on."""
         for tf32 in (False, True):
             alike = list(dict.fromkeys(shape for shape in shapes if (shape.dtype == "tf32") is tf32))
-            for start in range(0, len(alike), self.most_alive):
+            for batch in batches(alike, self.most_alive):
                 with holes_plugged():
                     yield from interleave(
-                        alike[start : start + self.most_alive],
+                        batch,
                         prepare=self._prepare,
                         visit=self._visit,
                         pinned=partial(self._pinned, tf32 or self._environment.tf32),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
@@ -258,7 +259,7 @@ def test_a_timer_alone_measures_what_is_needed() -> None:
     measured = TailAwarePruner(make_host(one), timer=timer)
     measured.step()
     assert timer.asked
-    assert len(set(timer.asked)) == len(timer.asked), "nothing is measured twice"
+    assert max(Counter(timer.asked).values()) <= 2, "once to find out where to look, once beside its line"
     known = TailAwarePruner(make_host(two), latency=Stairs())
     known.step()
     assert measured.plan.predicted_us == pytest.approx(known.plan.predicted_us)

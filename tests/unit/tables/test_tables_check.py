@@ -63,9 +63,10 @@ def test_what_noise_explains_is_no_finding() -> None:
     assert check.contradictions == ()
 
 
-def test_an_unstable_visit_outranked_by_a_settled_one_is_no_disagreement() -> None:
+@pytest.mark.parametrize("flag", ["provisional", "noisy", "throttled"])
+def test_a_visit_that_does_not_count_is_no_disagreement(flag: str) -> None:
     table = LatencyTable.in_memory(ENVIRONMENT)
-    table.add_many([sample(CONV, 20.0, flags=("unstable",)), sample(CONV, 10.0)])
+    table.add_many([sample(CONV, 20.0, flags=(flag,)), sample(CONV, 10.0)])
     assert check_table(table).disagreements == ()
 
 
