@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tailprune.filling.propose import (
     Expectation,
+    Proposal,
     learn_period,
     most_even_between,
     place_edge,
+    propose_places,
     propose_widths,
     seed_widths,
 )
@@ -149,3 +153,33 @@ def test_an_expected_edge_is_confirmed_by_two_points() -> None:
     us = {8: 10.0, 16: 10.0, 64: 10.0, 72: 14.0, 128: 14.0}
     assert 56 in asked(us, Expectation())
     assert 56 not in asked(us, Expectation(edges=(64,)))
+
+
+def places(us: Callable[[int], float], known: set[int], alignment: int = 8) -> Proposal:
+    """What is asked for over a grid of 1 to 64, these widths known."""
+    curve = LatencyCurve(widths=tuple(sorted(known)), latency_us=tuple(map(us, sorted(known))), kind="modelled")
+    aligned = tuple(width for width in curve.widths if width % alignment == 0)
+    lattice = LatencyCurve(widths=aligned, latency_us=tuple(map(us, aligned)), kind="modelled")
+    return propose_places(detect_steps(lattice), detect_steps(curve), range(1, 65))
+
+
+@given(edge=st.integers(1, 63))
+def test_a_step_between_aligned_widths_or_before_the_first_is_brought_to_its_channel(edge: int) -> None:
+    known = set(range(8, 65, 8))
+    for _ in range(8):
+        asked = places(lambda width: 10.0 if width <= edge else 15.0, known).widths
+        if not asked:
+            break
+        assert not known & set(asked)
+        known |= set(asked)
+    assert {edge, edge + 1} <= known
+    assert len(known) <= 8 + 1 + 4
+
+
+def test_the_first_width_of_a_line_is_asked_for_first() -> None:
+    assert places(lambda width: 10.0, set(range(8, 65, 8))) == Proposal(widths=(1,))
+    assert not places(lambda width: 10.0, {1, *range(8, 65, 8)})
+
+
+def test_a_slope_before_the_first_aligned_width_leaves_no_doubt() -> None:
+    assert places(lambda width: 10.0 + width, {1, 2, *range(8, 65, 8)}).again == ()
