@@ -11,8 +11,8 @@ from statistics import median
 from .errors import InvalidShape
 from .shapes import LayerShape
 
-#: `provisional`: taken to find out where to look, not beside the shapes it is to be compared with.
-FLAGS = ("unstable", "throttled", "noisy", "provisional", "out_of_memory", "refused")
+#: `afresh`: taken beside all shapes that it is to be compared with, which earlier visits of this shape were not: they count no more.
+FLAGS = ("unstable", "throttled", "noisy", "afresh", "out_of_memory", "refused")
 #: Half-width of the normal's central 68 % in units of the median absolute deviation (Rousseeuw & Croux 1993).
 MAD_TO_SIGMA = 1.4826
 #: Among times of one and the same work: the usual one is the fastest but so many of them and one at least, the fast mode though

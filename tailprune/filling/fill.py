@@ -32,7 +32,7 @@ def fill_table(
     """Find the steps of every prunable channel group with few measurements.
 
     A group's line is the latency of all layers that depend on it, along its width, the other groups at `widths`
-    (default: dense). Lines of 16 widths or fewer are measured in full. On each other line
+    (default: dense). Lines of 32 widths or fewer are measured in full. On each other line
 
     1. three **ladders** tell its alignment: widths that are no multiple of it are no faster than the next multiple, and
        are left out;
@@ -41,10 +41,10 @@ def fill_table(
        between neighbours or a straight slope is confirmed;
     3. each edge is brought to its exact channel.
 
-    What was timed on that way was timed in different minutes and is provisional. So last
+    What was timed on that way was timed in different minutes, at different speeds of the machine. So last
 
-    4. all measured widths of a line are **timed together**, a second time where an edge is still in doubt, and edges are decided
-       on these visits.
+    4. all measured widths of a line are **timed together**, a second time where an edge is still in doubt, and only these visits
+       count.
 
     Confirmed flat plateaus are then held (`LatencyTable.hold`), layer by layer.
 

@@ -58,16 +58,16 @@ def time_shapes(
     timer: LayerTimer,
     report: Callable[[int, LayerShape], object],
     *,
-    provisional: bool = False,
+    afresh: bool = False,
 ) -> int:
-    """Time these shapes whatever the table knows; returns how many samples came. `provisional` ones are flagged so."""
+    """Time these shapes whatever the table knows; returns how many samples came, flagged `afresh` where they are."""
     if not shapes:
         return 0
     taken = timer.resume_many(shapes, table) if isinstance(timer, ResumableTimer) else timer.time_many(shapes)
     done = 0
     for done, sample in enumerate(taken, 1):
-        if provisional and sample.usable:
-            sample = dataclasses.replace(sample, flags=(*sample.flags, "provisional"))
+        if afresh and sample.usable:
+            sample = dataclasses.replace(sample, flags=(*sample.flags, "afresh"))
         table.add(sample)
         report(done, sample.shape)
     return done

@@ -14,16 +14,17 @@ from .lacking import Progress, time_shapes
 from .lines import Line
 from .propose import SHORT, Expectation, Proposal, propose_places, propose_widths
 
-#: Passes over a line: one decides, a second follows where an edge is in doubt or a width was missing. In trials on a shared CPU, over
-#: 28 lines at multiples of 8 and at every channel, one pass found 97 and 89 % of the risers that two sweeps agree on, two 99 and 91, three 98 and 90.
-MOST_PASSES = 2
+#: Most visits of a shape: one to find out where to look, one beside its line, one more where that leaves doubt. In trials on a shared CPU, over 28
+#: lines at multiples of 8 and at every channel, one visit beside the line found 97 and 89 % of the risers that two sweeps agree on, two 99 and 91, three
+#: 98 and 90.
+MOST_VISITS = 3
 
 
 class Rounds:
     """Times what lines ask for until they ask for nothing more; counts what that took.
 
-    `search` and `place` time widths as they are asked for, in different minutes and beside other shapes: those visits are
-    provisional, good to find out where to look. `settle` then times all widths of a line together, and those visits count.
+    `search` and `place` time widths as they are asked for, in different minutes and beside other shapes: good to find out where
+    to look. `settle` then times all widths of a line together, afresh: only these visits count.
 
     `seen` holds the visits asked for so far, all that lines may look at. What the table already has is handed over
     when it is asked for, in the order in which it was measured: a filling that was stopped takes the same way again.
@@ -66,38 +67,39 @@ class Rounds:
     def settle(
         self, lattices: Mapping[Line, range], expected: Mapping[Line, Expectation] | None = None
     ) -> dict[Line, Staircase]:
-        """Staircases over all measured widths, each line's timed together, and again while that asks for more or leaves doubt.
+        """Staircases over all measured widths, each line's timed together afresh, and once more where that leaves doubt.
 
-        Widths of short lines are all timed, and only here.
+        Widths of short lines are all timed, and only here. Of others none is added any more: it would have been timed in another
+        minute. (A shape on two lines one of which is in doubt has visits that the other line's rest has not.)
         """
-        asked: dict[Line, Iterable[int]] = {line: line.grid if len(line.grid) <= SHORT else () for line in lattices}
-        for left in reversed(range(MOST_PASSES)):
-            self._pass({line: sorted({*filter(line.is_visited, line.grid), *asked[line]}) for line in asked})
-            if left:
-                wanted = {
-                    line: (self._steps_of(line, lattices, expected), self._places_of(line, lattices)) for line in asked
-                }
-                asked = {line: (*a.widths, *b.widths) for line, (a, b) in wanted.items() if a or b}
+        together = {line: self._known_widths(line) for line in lattices}
+        self._pass(together, afresh=True)
+        self._pass(
+            {line: together[line] for line in lattices if self._in_doubt(line, lattices, expected)}, afresh=False
+        )
         return {line: found for line in lattices if (found := self._staircase(line, line.grid))}
 
     def look(self, asked: Mapping[Line, Iterable[int]]) -> int:
-        """Time the widths not seen yet, provisionally; how many visits came."""
+        """Time the widths not seen yet; how many visits came."""
         names = {shape: line.name for line, widths in asked.items() for w in widths for shape in line.shapes(w)}
         unseen = [shape for shape in names if shape not in self.seen]
-        self._time([shape for shape in unseen if shape not in self.table], names, provisional=True)
+        self._time([shape for shape in unseen if shape not in self.table], names, afresh=False)
         return self._see(visit for shape in unseen for visit in self.table.visits(shape)[:1])
 
-    def _pass(self, asked: Mapping[Line, Iterable[int]]) -> None:
+    def _known_widths(self, line: Line) -> Sequence[int]:
+        return line.grid if len(line.grid) <= SHORT else tuple(filter(line.is_visited, line.grid))
+
+    def _pass(self, asked: Mapping[Line, Sequence[int]], *, afresh: bool) -> None:
         """Visit all these widths once more, each layer's along one line in a row."""
         names = {shape: line.name for line, widths in asked.items() for run in line.runs(widths) for shape in run}
         able = [shape for shape in names if shape not in self.seen or self.seen.sample(shape).usable]
-        self._time([shape for shape in able if not self._next_visits(shape)], names, provisional=False)
-        self._see(visit for shape in able for visit in self._next_visits(shape))
+        self._time([shape for shape in able if not self._news(shape, afresh)], names, afresh=afresh)
+        self._see(visit for shape in able for visit in self._news(shape, afresh))
 
-    def _next_visits(self, shape: LayerShape) -> tuple[LatencySample, ...]:
-        """Of what the table has and was not seen, up to the first visit that is not provisional; nothing where there is none."""
+    def _news(self, shape: LayerShape, afresh: bool) -> tuple[LatencySample, ...]:
+        """Of what the table has and was not seen, up to the first visit, or the first afresh; nothing where there is none."""
         news = self.table.visits(shape)[len(self.seen.visits(shape)) :]
-        ends = (number for number, visit in enumerate(news, 1) if "provisional" not in visit.flags)
+        ends = (n for n, visit in enumerate(news, 1) if not afresh or "afresh" in visit.flags or not visit.usable)
         return news[: next(ends, 0)]
 
     def _see(self, news: Iterable[LatencySample]) -> int:
@@ -105,7 +107,7 @@ class Rounds:
         self.seen.add_many(visits)
         return len(visits)
 
-    def _time(self, shapes: Sequence[LayerShape], names: Mapping[LayerShape, str], *, provisional: bool) -> None:
+    def _time(self, shapes: Sequence[LayerShape], names: Mapping[LayerShape, str], *, afresh: bool) -> None:
         before = self.timed + self.retimed
         new = {shape for shape in shapes if shape not in self.table}
 
@@ -115,7 +117,7 @@ class Rounds:
             if self.progress:
                 self.progress(before + done, before + len(shapes), f"{names[shape]}: {shape}")
 
-        time_shapes(self.table, shapes, self.timer, report, provisional=provisional)
+        time_shapes(self.table, shapes, self.timer, report, afresh=afresh)
 
     def _steps_of(
         self, line: Line, lattices: Mapping[Line, range], expected: Mapping[Line, Expectation] | None
@@ -126,6 +128,12 @@ class Rounds:
     def _places_of(self, line: Line, lattices: Mapping[Line, range]) -> Proposal:
         aligned, found = self._staircase(line, lattices[line]), self._staircase(line, line.grid)
         return propose_places(aligned, found, line.grid) if aligned and found else Proposal()
+
+    def _in_doubt(
+        self, line: Line, lattices: Mapping[Line, range], expected: Mapping[Line, Expectation] | None
+    ) -> bool:
+        steps, places = self._steps_of(line, lattices, expected), self._places_of(line, lattices)
+        return bool(steps.widths or steps.again or places.widths or places.again)
 
     def _staircase(self, line: Line, widths: Iterable[int]) -> Staircase | None:
         curve = line.curve(widths)

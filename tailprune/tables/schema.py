@@ -40,5 +40,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )""",
         "CREATE INDEX reading_of_shape ON reading (shape_id)",
     ),
-    (),  # the tables stay; samples may be flagged `provisional`, of which an older tailprune would plan
+    (),  # the tables stay; samples may be flagged `afresh`, which an older tailprune does not know
 )

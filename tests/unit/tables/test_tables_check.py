@@ -63,10 +63,10 @@ def test_what_noise_explains_is_no_finding() -> None:
     assert check.contradictions == ()
 
 
-@pytest.mark.parametrize("flag", ["provisional", "noisy", "throttled"])
-def test_a_visit_that_does_not_count_is_no_disagreement(flag: str) -> None:
+@pytest.mark.parametrize("flags", [(("noisy",), ()), (("throttled",), ()), ((), ("afresh",))])
+def test_a_visit_that_does_not_count_is_no_disagreement(flags: tuple[tuple[str, ...], ...]) -> None:
     table = LatencyTable.in_memory(ENVIRONMENT)
-    table.add_many([sample(CONV, 20.0, flags=(flag,)), sample(CONV, 10.0)])
+    table.add_many([sample(CONV, 20.0, flags=flags[0]), sample(CONV, 10.0, flags=flags[1])])
     assert check_table(table).disagreements == ()
 
 

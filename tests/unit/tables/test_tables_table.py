@@ -49,8 +49,8 @@ def test_a_sample_is_the_times_of_the_visits_that_count(visits: list[LatencySamp
     table = LatencyTable.in_memory(ENVIRONMENT)
     table.add_many(visits)
     timed = [v for v in visits if v.times_us]
-    beside_others = [v for v in timed if "provisional" not in v.flags] or timed
-    counted = [v for v in beside_others if not set(v.flags) & {"throttled", "noisy"}] or beside_others
+    last = max((number for number, v in enumerate(timed) if "afresh" in v.flags), default=0)
+    counted = [v for v in timed[last:] if not set(v.flags) & {"throttled", "noisy"}] or timed[last:]
     expected = [t for v in counted for t in v.times_us]
     assert CONV in table
     if not expected:
@@ -114,14 +114,15 @@ def test_an_answer_follows_a_later_visit(table: LatencyTable) -> None:
     assert [s.times_us for s in table.samples()] == [(10.0, 20.0, 30.0)]
 
 
-def test_a_provisional_visit_answers_until_one_that_is_not_comes(table: LatencyTable) -> None:
-    table.add(sample(CONV, 10.0, flags=("provisional",)))
-    assert table.latency_us(CONV) == 10.0
-    table.add(sample(CONV, 20.0, flags=("noisy",)))
-    assert table.latency_us(CONV) == 20.0
-    table.add(sample(CONV, 30.0))
-    assert table.latency_us(CONV) == 30.0
-    assert [visit.median_us for visit in table.visits(CONV)] == [10.0, 20.0, 30.0]
+def test_a_visit_afresh_outranks_all_before_it_and_none_behind_it(table: LatencyTable) -> None:
+    latencies = []
+    for us, flags in ((10.0, ()), (20.0, ("noisy", "afresh")), (30.0, ()), (40.0, ("afresh",)), (50.0, ())):
+        table.add(sample(CONV, us, flags=flags))
+        latencies.append(table.latency_us(CONV))
+    assert latencies == [10.0, 20.0, 30.0, 40.0, 45.0]
+    assert [visit.median_us for visit in table.visits(CONV)] == [10.0, 20.0, 30.0, 40.0, 50.0]
+    table.add(LatencySample(shape=CONV, times_us=(), flags=("out_of_memory", "afresh")))
+    assert table.latency_us(CONV) == 45.0
 
 
 def test_what_a_machine_does_between_visits_moves_shapes_alike_and_not_against_each_other(table: LatencyTable) -> None:
