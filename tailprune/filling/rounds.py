@@ -14,11 +14,6 @@ from .lacking import Progress, time_shapes
 from .lines import Line
 from .propose import SHORT, Expectation, Proposal, propose_places, propose_widths
 
-#: Most visits of a shape: one to find out where to look, one beside its line, one more where that leaves doubt. In trials on a shared CPU, over 28
-#: lines at multiples of 8 and at every channel, one visit beside the line found 97 and 89 % of the risers that two sweeps agree on, two 99 and 91, three
-#: 98 and 90.
-MOST_VISITS = 3
-
 
 class Rounds:
     """Times what lines ask for until they ask for nothing more; counts what that took.
@@ -74,6 +69,8 @@ class Rounds:
         """
         together = {line: self._known_widths(line) for line in lattices}
         self._pass(together, afresh=True)
+        # Over 28 lines of a shared CPU, at multiples of 8 and at every channel, one visit found 97 and 89 % of the risers that two sweeps agree
+        # on, two 99 and 91, three 98 and 90 (trials).
         self._pass(
             {line: together[line] for line in lattices if self._in_doubt(line, lattices, expected)}, afresh=False
         )

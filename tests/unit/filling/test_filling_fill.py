@@ -15,7 +15,6 @@ from tailprune.core.graph import ChannelGroup, Layer, ModelGraph, WidthExpr
 from tailprune.core.sample import LatencySample
 from tailprune.core.shapes import LayerShape, ceil_div
 from tailprune.filling import fill_table, group_line, measure_missing, shard_of
-from tailprune.filling.rounds import MOST_VISITS
 from tailprune.steps import Staircase, detect_steps, group_curve
 from tailprune.tables import LatencyTable
 
@@ -260,7 +259,7 @@ def test_edges_in_doubt_are_timed_again_and_counted_apart() -> None:
     report = fill_table(table, graph, device)
     assert report.retimed > 0
     assert sum(device.calls.values()) == report.timed + report.retimed
-    assert max(device.calls.values()) == MOST_VISITS
+    assert max(device.calls.values()) == 3  # to find out where to look, beside the line, and once more in doubt
 
 
 class Wobbling(Device):
