@@ -259,9 +259,9 @@ def main() -> None:
             "simulated risers are judged on multiples of 8: at every channel float16 has one behind each of them, which filling leaves out",
             "the model's proposals come from the very model that the device is simulated with: the best case",
             "a replayed filling of one sweep searches with every other reading of a width and decides with all of them: it tells what the search "
-            "loses, the live ones tell all; speeds of the two sweeps differ by up to 15 % and are never mixed",
+            "loses, the live ones tell all; speeds of the two sweeps differ and are never mixed",
             "no model of a CPU exists: one sweep's curves propose to the filling of the other, the best case again",
-            "sweeps and live fillings of the CPU lines had the machine to themselves, hours apart",
+            "sweeps and live fillings of the CPU lines had the machine to themselves, within an hour or hours apart (their dates are in the raw files)",
         ],
     )
 
