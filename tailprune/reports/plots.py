@@ -172,7 +172,7 @@ def _finish(axes: Axes, *, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if title:
-        axes.set_title(title, loc="left", fontsize=10.5)
+        axes.set_title(title, loc="left", fontsize=10.5, wrap=True)
     axes.tick_params(length=0)
     for axis in (axes.xaxis, axes.yaxis):
         if isinstance(axis.get_major_formatter(), ScalarFormatter) and max(axis.get_view_interval()) >= 1000:
