@@ -80,7 +80,8 @@ class Rounds:
         """Time the widths not seen yet; how many visits came."""
         names = {shape: line.name for line, widths in asked.items() for w in widths for shape in line.shapes(w)}
         unseen = [shape for shape in names if shape not in self.seen]
-        self._time([shape for shape in unseen if shape not in self.table], names, afresh=False)
+        ahead = len(self.seen) + len(unseen)  # all of them will be visited once more, beside their lines
+        self._time([shape for shape in unseen if shape not in self.table], names, afresh=False, ahead=ahead)
         return self._see(visit for shape in unseen for visit in self.table.visits(shape)[:1])
 
     def _known_widths(self, line: Line) -> Sequence[int]:
@@ -104,7 +105,9 @@ class Rounds:
         self.seen.add_many(visits)
         return len(visits)
 
-    def _time(self, shapes: Sequence[LayerShape], names: Mapping[LayerShape, str], *, afresh: bool) -> None:
+    def _time(
+        self, shapes: Sequence[LayerShape], names: Mapping[LayerShape, str], *, afresh: bool, ahead: int = 0
+    ) -> None:
         before = self.timed + self.retimed
         new = {shape for shape in shapes if shape not in self.table}
 
@@ -112,7 +115,7 @@ class Rounds:
             self.timed += shape in new
             self.retimed += shape not in new
             if self.progress:
-                self.progress(before + done, before + len(shapes), f"{names[shape]}: {shape}")
+                self.progress(before + done, before + len(shapes) + ahead, f"{names[shape]}: {shape}")
 
         time_shapes(self.table, shapes, self.timer, report, afresh=afresh)
 

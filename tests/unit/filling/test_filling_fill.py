@@ -365,6 +365,8 @@ def test_progress_counts_up_and_ends_at_its_estimate() -> None:
     assert [done for done, _, _ in seen] == list(range(1, report.timed + report.retimed + 1))
     assert all(done <= total for done, total, _ in seen)
     assert seen[-1][0] == seen[-1][1]
+    halfway = [total for done, total, _ in seen if done == report.timed]
+    assert halfway == [report.timed + report.retimed]  # once it knows all shapes it knows that each comes round again
     assert "group g" in seen[0][2]
 
 
