@@ -50,9 +50,9 @@ class Rounds:
         """Staircases over the lattices, once nothing between two measured widths can hide a step any more that is not
         `expected` there."""
         self.look(seeds)
-        while True:
-            if not self.look({line: self._steps_of(line, lattices, expected).widths for line in lattices}):
-                return {line: found for line, lattice in lattices.items() if (found := self._staircase(line, lattice))}
+        while self.look({line: self._steps_of(line, lattices, expected).widths for line in lattices}):
+            pass
+        return {line: found for line, lattice in lattices.items() if (found := self._staircase(line, lattice))}
 
     def place(self, lattices: Mapping[Line, range]) -> None:
         """Bring each step between two widths of its lattice to its exact channel."""
