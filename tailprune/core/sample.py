@@ -22,6 +22,8 @@ MAD_TO_SIGMA = 1.4826
 USUAL, SLOW = 0.1, 1.08
 #: Fewer times do not tell what is usual; as many have a 95 % interval of their median (`timing.stopping.median_interval`).
 FEWEST = 6
+#: Standard error of the median of many normal values, in units of that of their mean: sqrt(pi / 2).
+MEDIAN_TO_MEAN = 1.2533
 
 
 def utc_now() -> str:
@@ -53,7 +55,7 @@ def median_error(values: Sequence[float]) -> float:
     0.0
     """
     middle = median(values)
-    return 1.2533 * MAD_TO_SIGMA * median(abs(value - middle) for value in values) / math.sqrt(len(values))
+    return MEDIAN_TO_MEAN * MAD_TO_SIGMA * median(abs(value - middle) for value in values) / math.sqrt(len(values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

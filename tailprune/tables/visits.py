@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from itertools import chain
 from statistics import median
 
-from ..core.sample import LatencySample
+from ..core.sample import MEDIAN_TO_MEAN, LatencySample
 
 #: Flags of a visit that was not taken under normal conditions: kept, but outranked by one without them.
 DOUBTFUL = frozenset(("throttled", "noisy"))
-#: Standard error of the median of many normal values, in units of that of their mean.
-MEDIAN_TO_MEAN = 1.2533
 
 
 def counted_visits(visits: Iterable[LatencySample]) -> list[LatencySample]:
