@@ -18,7 +18,6 @@ import tailprune
 from recipes.errors import RecipeError
 from recipes.hosts import build_host
 from tailprune import ChannelScores, LatencyTable, ModelGraph, WidthPlan
-from tailprune.core.scores import Weigh
 
 Role = Literal["dense", "host", "rival", "ours"]
 #: Rivals of rule: every width a multiple of these.
@@ -62,8 +61,6 @@ class Arena:
     timer: tailprune.DeviceTimer
     ignored: Callable[[nn.Module], list[nn.Module]]
     criterion: str = "magnitude"
-    weigh: Weigh = "scores"
-    reach: int = 1
 
     def host(self, ratio: float) -> tp.pruner.BasePruner:
         """A fresh pruner, global ranking, on a copy of the dense network: the pipeline a user already has."""
@@ -71,9 +68,7 @@ class Arena:
         return build_host(self.criterion, model, self.example, ratio, ignored=self.ignored)
 
     def tailored(self, ratio: float, goal: Literal["faster", "better"]) -> Tailored:
-        pruner = tailprune.TailAwarePruner(
-            self.host(ratio), latency=self.table, timer=self.timer, goal=goal, reach=self.reach, weigh=self.weigh
-        )
+        pruner = tailprune.TailAwarePruner(self.host(ratio), latency=self.table, timer=self.timer, goal=goal)
         pruner.step()
         if pruner.graph is None or pruner.scores is None or pruner.plan is None:
             raise RecipeError(f"At ratio {ratio} the host prunes nothing; raise the ratio.")

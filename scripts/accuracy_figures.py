@@ -17,7 +17,7 @@ from scripts.record import ROOT, figure, record
 
 #: Shares of the dense network's measured latency, and the points asked for over the unrounded host there.
 TARGETS = {0.50: 0.5, 0.35: 1.5, 0.25: 2.5}
-OURS = tuple(f"tailprune {goal}{weigh}" for weigh in ("", " by shares") for goal in ("better", "faster", "reallocate"))
+OURS = ("tailprune better", "tailprune faster", "tailprune reallocate")
 MULTIPLES = ("multiple of 8", "multiple of 16")
 #: Hosts that ours and the multiples start from: a network's name ends with its start, "tailprune better l1 local".
 STARTS = ("taylor global", "l1 local")
@@ -33,7 +33,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 def publish(
-    title: str,
+    net: str,
     graph: tailprune.ModelGraph,
     dense: Accuracy,
     plans: Mapping[Key, tailprune.WidthPlan],
@@ -78,18 +78,18 @@ def publish(
             f"{share:.0%} {name}: {mean(values):.2f} % +- {spread:.2f} ({len(values)} seeds), {taken:.1%} of the dense time"
         )
     record(
-        f"accuracy-{title}", figures=figures, rows=rows,
+        f"accuracy-{net}", figures=figures, rows=rows,
         environment={"device": "cpu, 1 thread", "dtype": "float32", "memory_format": "channels_last"},
         notes=[
-            f"{graph.model} on CIFAR-10, dense {dense} in {us['dense']:,.0f} us",
+            f"{net} on CIFAR-10, dense {dense} in {us['dense']:,.0f} us",
             *notes,
             "so short a schedule shows which networks recover first, not what is left after a full one",
             f"no plan reaches the latency, or none was made: {_listed(((s, n) for s in TARGETS for n in NETWORKS), but=plans)}",
             f"planned and measured, not trained: {_listed(plans, but=scores)}",
-            f"measured_us: medians of {len(times['dense'])} rounds in which all networks ran interleaved, in accuracy-{title}.times.csv",
+            f"measured_us: medians of {len(times['dense'])} rounds in which all networks ran interleaved, in accuracy-{net}.times.csv",
         ],
     )  # fmt: skip
-    shutil.copy(folder / "times.csv", ROOT / "benchmarks" / f"accuracy-{title}.times.csv")
+    shutil.copy(folder / "times.csv", ROOT / "benchmarks" / f"accuracy-{net}.times.csv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@
 `dense` trains the dense network where no weights are given, resumable epoch by epoch. `plan` measures (it needs the
 machine to itself): at each share of the dense network's measured latency every method is brought to that latency as
 measured, then all are timed interleaved. `train` fine-tunes plan by plan, one seed after the other, and appends a row
-for each: it can be stopped and called again. `record` writes benchmarks/accuracy-NET.csv and .json, or those of --name.
+for each: it can be stopped and called again. `record` writes benchmarks/accuracy-NET.csv and .json.
 """
 
 from __future__ import annotations
@@ -76,12 +76,6 @@ def planners(course: Course, images: ImageSet) -> dict[str, Planner]:
             f"tailprune better {name}": better(course, given, scope),
             f"tailprune faster {name}": faster(course, given, scope),
             f"tailprune reallocate {name}": better(course, given, scope, policy="reallocate"),
-        }
-        shares = given.weighed("shares")
-        found |= {
-            f"tailprune better by shares {name}": better(course, shares, scope),
-            f"tailprune faster by shares {name}": faster(course, shares, scope),
-            f"tailprune reallocate by shares {name}": better(course, shares, scope, policy="reallocate"),
         }
     return found
 
@@ -193,7 +187,6 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="*", default=[*TARGETS])
     parser.add_argument("--methods", nargs="*", default=["host", "multiple", "tailprune"], help="how their names start")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--name", help="of the results: accuracy-NAME.csv and .json; NET if not given")
     args = parser.parse_args()
     torch.set_num_threads(1)
     images = load_images(args.data).to(args.device)
@@ -215,7 +208,7 @@ def main() -> None:
             f"measured at batch {BATCH}",
             *DENSE_NOTES.get(args.net, ()),
         )
-        publish(args.name or args.net, graph, evaluate(dense, images), saved_plans(args.work), args.work, notes=notes)
+        publish(args.net, graph, evaluate(dense, images), saved_plans(args.work), args.work, notes=notes)
         return
     example = images.example(BATCH)
     timer = tailprune.DeviceTimer(args.device, precision=PRECISION, max_visits=MOST_VISITS)

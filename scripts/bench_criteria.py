@@ -5,8 +5,8 @@
 
 Around the widths of two hosts (magnitude and taylor, global, 40 %) widths are drawn log-normally and scaled until the host's
 own criterion is kept to 1 %: what that criterion calls equal. All get the fine-tune of `scripts/bench_snap.py`. `record` says how
-much of the differences in accuracy the importance kept by each criterion explains, groups weighed by scores and by shares (R
-squared; each host's networks have a level of their own), with the sum of the logarithms of the widths beside it, which knows no weights at all. `train` appends a
+much of the differences in accuracy the importance kept by each criterion explains (R squared; each host's networks have a
+level of their own), with the sum of the logarithms of the widths beside it, which knows no weights at all. `train` appends a
 line a network and goes on where it was stopped. Writes benchmarks/criteria.csv and benchmarks/criteria.json.
 """
 
@@ -60,10 +60,6 @@ def scores_of(dense: nn.Module, images: ImageSet, criterion: str, ratio: float) 
 
 def kept(scores: ChannelScores, widths: Mapping[str, int]) -> float:
     return sum(scores.by_group[group].kept_score(width) for group, width in widths.items())
-
-
-def kept_by_shares(scores: ChannelScores, widths: Mapping[str, int]) -> float:
-    return scores.weighed("shares").importance_kept(widths)
 
 
 def drawn_widths(graph: tailprune.ModelGraph, scores: ChannelScores, count: int) -> list[dict[str, int]]:
@@ -132,7 +128,6 @@ def write(dense: nn.Module, images: ImageSet, work: Path) -> None:
     for criterion in CRITERIA:
         scores = scores_of(dense, images, criterion, 0.01)
         values[f"{criterion} kept"] = np.array([kept(scores, row["w"]) for row in rows])
-        values[f"{criterion} kept by shares"] = np.array([kept_by_shares(scores, row["w"]) for row in rows])
     values["sum of the logarithms of the widths"] = np.array([sum(map(math.log, row["w"].values())) for row in rows])
     figures: dict[str, dict[str, object]] = {"networks": figure(len(rows))}
     for level, criterion in enumerate(AROUND):

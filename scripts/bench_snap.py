@@ -4,7 +4,6 @@
     python -m scripts.bench_snap --work DIR                      # fine-tunes what is left, then writes the figures
     python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors
     python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors --criterion lamp
-    python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors --weigh shares --reach 2
     python -m scripts.bench_snap --work DIR --data packed:cifar10.safetensors --weights resnet20.pt
 
 The quickstart's network on the digits or, given data, trained on CIFAR-10, where accuracy falls with every channel and so
@@ -15,7 +14,7 @@ and the fastest of the multiples, get the same fine-tune with each seed.
 "At equal accuracy" means: for the accuracy that the host reaches at each of the 13 ratios, the fastest network of each
 method that reaches it too (`scripts/equal_accuracy.py`). A killed run goes on in DIR. Writes benchmarks/snap.csv (every raw
 time), benchmarks/snap.parts.csv.gz (the same in parts, from which latencies are put together), benchmarks/snap-accuracy.csv (every
-fine-tune) and benchmarks/snap.json; snap-slim-cifar10, snap-cifar10, and with -lamp, -shares and -reach-2 behind it, of the others.
+fine-tune) and benchmarks/snap.json; snap-slim-cifar10, snap-slim-cifar10-lamp and snap-cifar10 of the others.
 """
 
 from __future__ import annotations
@@ -126,8 +125,6 @@ def main() -> None:
     parser.add_argument("--data", help="packed CIFAR-10; the digits where none is given")
     parser.add_argument("--weights", type=Path, help="of a ResNet-20 for --data")
     parser.add_argument("--criterion", choices=("magnitude", "lamp"), default="magnitude", help="of the host")
-    parser.add_argument("--weigh", choices=("scores", "shares"), default="scores", help="of groups, by all who plan")
-    parser.add_argument("--reach", type=int, default=1, help="edges that tailprune may move a group")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=25)
@@ -143,17 +140,16 @@ def main() -> None:
         task = slim_cifar10(args.work, args.data, args.device)
     else:
         task = digits(args.work, args.device)
-    unlike = [name for name in (args.criterion, args.weigh) if name not in ("magnitude", "scores")]
-    task = dataclasses.replace(task, name="-".join([task.name, *unlike, *([f"reach-{args.reach}"] * (args.reach > 1))]))
+    if args.criterion != "magnitude":
+        task = dataclasses.replace(task, name=f"{task.name}-{args.criterion}")
     dense, example = task.dense, task.images.example(args.batch).to(args.device)
     plans = kept_plans(args.work / "plans")
     if not (args.work / "latency.json").exists():
         timer = tailprune.DeviceTimer(args.device)
         table = tailprune.LatencyTable.open(args.work / "latency.db", environment=timer.environment)
         arena = Arena(
-            dense=dense, example=example, table=table, timer=timer, ignored=output_layers, criterion=args.criterion,
-            weigh=args.weigh, reach=args.reach,
-        )  # fmt: skip
+            dense=dense, example=example, table=table, timer=timer, ignored=output_layers, criterion=args.criterion
+        )
         for ratio in RATIOS:
             if (ratio, OURS) not in plans:
                 keep_plans(args.work / "plans", made := make_plans(arena, ratio))

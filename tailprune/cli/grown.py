@@ -78,7 +78,7 @@ def _refuse_pruning(host: HostOptions, goal: GoalOptions) -> None:
     plain = GoalOptions()
     steered = {
         "--policy": goal.policy != plain.policy, "--goal": goal.goal != plain.goal, "--reach": goal.reach != plain.reach,
-        "--floor": goal.floor != plain.floor, "--weigh": goal.weigh != plain.weigh,
+        "--floor": goal.floor != plain.floor,
     }  # fmt: skip
     given = [*host.given, *(option for option, is_set in steered.items() if is_set)]
     if given:

@@ -103,7 +103,6 @@ def plan_body(planned: Planned, weights: str) -> dict[str, Any]:
         "policy": plan.policy,
         "goal": plan.goal,
         "reach": plan.reach,
-        "weigh": plan.weigh,
         "original": {"latency_us": plan.original_us, **at(original)},
         "host": {"latency_us": plan.host_us, "importance": plan.host_importance, **at(plan.host_widths)},
         "plan": {

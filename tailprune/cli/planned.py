@@ -13,7 +13,7 @@ from ..core.errors import MissingLatency
 from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource
-from ..core.scores import ChannelScores, Weigh
+from ..core.scores import ChannelScores
 from ..core.shapes import LayerShape
 from ..filling import plan_shapes
 from ..planning import Frontier, Goal, Policy, plan_frontier, plan_widths
@@ -47,13 +47,6 @@ class GoalOptions:
     policy: Annotated[str, typer.Option(help="snap, shrink, grow, nearest or reallocate.", rich_help_panel=PANEL)] = (
         "snap"
     )
-    weigh: Annotated[
-        str,
-        typer.Option(
-            help="What a group counts for in the importance kept: scores (each channel its own) or shares (of its group's).",
-            rich_help_panel=PANEL,
-        ),
-    ] = "scores"
     budget: Annotated[str | None, typer.Option(help="60%, 1800us, 1.8ms or host.", rich_help_panel=PANEL)] = None
     every: Annotated[
         int | None,
@@ -76,7 +69,7 @@ def make_plan(
     """Trace, score, let the host choose, and snap; what the table lacks is measured where a device is given."""
     budget = Budget.parse(options.budget) if options.budget else None
     graph = loaded.trace()
-    scores = choose(loaded, graph, host).weighed(cast(Weigh, options.weigh))
+    scores = choose(loaded, graph, host)
 
     def decide(source: LatencySource) -> WidthPlan:
         return plan_widths(

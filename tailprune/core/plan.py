@@ -105,7 +105,7 @@ class WidthPlan:
     """Saving, replaying, diffing and loading a pruned network need nothing else.
 
     Latencies are sums over layers from one latency source; `latency_kind` says whether those were measured, held or
-    modelled. `importance` values are fractions of the original network's, groups weighed as `weigh` says (see ChannelScores).
+    modelled. `importance` values are fractions of the original network's (see ChannelScores).
     """
 
     model: str
@@ -126,7 +126,6 @@ class WidthPlan:
     latency_origin: str = ""
     host_importance: float = 1.0
     importance: float = 1.0
-    weigh: str = "scores"
     scores_method: str = ""
     dtype: str = "float32"
     memory_format: str = "channels_last"
@@ -183,12 +182,11 @@ class WidthPlan:
             if self.latency_kind == "measured"
             else f" ({'estimated' if self.latency_kind == 'modelled' else self.latency_kind})"
         )
-        by = f" by {self.weigh}" if self.weigh != "scores" else ""
         lines = [
             f"{self.model}: {self.policy}/{self.goal}, {len(self.moved)} of {len(self.choices)} groups moved, {self.status}"
             + (f", gap {self.optimality_gap:.2%}" if self.optimality_gap else ""),
             f"  latency{kind}: original {self.original_us:,.0f} us, host {self.host_us:,.0f} us, plan {self.predicted_us:,.0f} us ({-self.saving:+.1%} against the host)",
-            f"  importance kept{by}: host {self.host_importance:.2%}, plan {self.importance:.2%}",
+            f"  importance kept: host {self.host_importance:.2%}, plan {self.importance:.2%}",
             f"  {self.latency_origin}; batch {self.input_shape[0]}, {self.dtype}, {self.memory_format}",
         ]
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Literal, get_args
 
 from .errors import InvalidShape
-
-#: What keeping a channel counts for: its score, or its share of what its group scores.
-Weigh = Literal["scores", "shares"]
-#: The least share of its scores that a group is said to keep, so that a logarithm of it exists: where the channels kept
-#: all score zero. Any other choice of widths keeps a larger one.
-LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +79,6 @@ class GroupScores:
             return self._kept_score[units]
         return self.total + (units - known) * min(self._values)
 
-    def kept_share(self, width: int) -> float:
-        """V(width) / V(all); of channels where none scores anything."""
-        return self.kept_score(width) / self.total if self.total else width / self.width
-
     @property
     def total(self) -> float:
         return self._kept_score[-1]
@@ -107,34 +95,17 @@ class GroupScores:
 class ChannelScores:
     """Scores for every prunable group of a network.
 
-    Importance kept by widths k is a fraction, 1 for the whole network. How groups are weighed against one another:
+    Importance kept by widths k is a fraction: the sum over scopes s of
 
-        scores   the sum over scopes s of  weight_s x (scores kept in s) / (scores of s),
-                 weight_s = channels of s / channels of all scopes
-        shares   the geometric mean over groups g of  (scores kept in g) / (scores of g)
+        weight_s x (scores kept in s) / (scores of s),    weight_s = channels of s / channels of all scopes.
 
-    By `scores`, inside a scope raw scores are compared, as the host compares them; between scopes only shares are, because
-    the host never compares the raw numbers there. Under one global scope it is simply kept over total. A channel counts
-    alike wherever it is, so a narrow group weighs little and may be traded for channels of a wide one. By `shares` halving
-    what a group scores counts the same in any group, and what is left of it is worth the more, the less it is.
-
-    >>> both = ChannelScores(groups=(GroupScores(group="a", scores=(1.0,) * 2), GroupScores(group="b", scores=(1.0,) * 8)))
-    >>> [round(both.weighed(weigh).importance_kept({"a": 1, "b": 8}), 3) for weigh in ("scores", "shares")]
-    [0.9, 0.707]
+    Inside a scope raw scores are compared, as the host compares them; between scopes only shares are, because the
+    host never compares the raw numbers there. Under one global scope it is simply kept over total.
     """
 
     groups: tuple[GroupScores, ...]
     method: str = ""
     warnings: tuple[str, ...] = field(default=(), compare=False)
-    weigh: Weigh = "scores"
-
-    def __post_init__(self) -> None:
-        if self.weigh not in get_args(Weigh):
-            raise InvalidShape(f"Unknown weigh {self.weigh!r}; allowed: {', '.join(get_args(Weigh))}.")
-
-    def weighed(self, weigh: Weigh) -> ChannelScores:
-        """The same scores, groups weighed otherwise against one another."""
-        return dataclasses.replace(self, weigh=weigh)
 
     @cached_property
     def by_group(self) -> Mapping[str, GroupScores]:
@@ -142,7 +113,7 @@ class ChannelScores:
 
     @cached_property
     def _factor(self) -> Mapping[str, float]:
-        """group -> what a unit of its raw score adds to the importance kept, by `scores`."""
+        """group -> what a unit of its raw score adds to the importance kept."""
         total: dict[str, float] = {}
         channels: dict[str, int] = {}
         for g in self.groups:
@@ -153,18 +124,11 @@ class ChannelScores:
         return {g.group: channels[g.scope or g.group] / count / (total[g.scope or g.group] or 1.0) for g in self.groups}
 
     def value(self, group: str, width: int) -> float:
-        """What this group adds at this width to the sum that `importance` reads: values of groups add up either way."""
-        scores = self.by_group[group]
-        if self.weigh == "scores":
-            return self._factor[group] * scores.kept_score(width)
-        return math.log(max(scores.kept_share(width), LEAST_SHARE)) / len(self.groups)
-
-    def importance(self, values: float) -> float:
-        """The importance kept where the groups' values sum to this: the sum itself, or its exponential."""
-        return values if self.weigh == "scores" else math.exp(values)
+        """What this group adds to the importance kept (a fraction of the whole network's) at this width."""
+        return self._factor[group] * self.by_group[group].kept_score(width)
 
     def importance_kept(self, widths: Mapping[str, int]) -> float:
-        return self.importance(sum(self.value(g.group, widths.get(g.group, g.width)) for g in self.groups))
+        return sum(self.value(g.group, widths.get(g.group, g.width)) for g in self.groups)
 
     @property
     def host_widths(self) -> dict[str, int]:

@@ -42,9 +42,7 @@ def write_plan(
     if budget_us is None and found.time > host_time:
         warnings.append(f"slower than the host by {(found.time - host_time) / TICKS_PER_US:,.1f} us")
     if budget_us is None and found.loss > host_loss + problem.tie:
-        warnings.append(
-            f"keeps less importance than the host, by {problem.importance(host_loss) - problem.importance(found.loss):.2%}"
-        )
+        warnings.append(f"keeps less importance than the host, by {(found.loss - host_loss) / UNITS_OF_IMPORTANCE:.2%}")
     proved = goal != "rule" and found.is_optimal(objective)
     return assemble_plan(
         graph,
@@ -138,9 +136,8 @@ def assemble_plan(
         budget_us=budget_us,
         latency_kind=costs.worst_kind(graph, graph.widths, host_widths, widths),
         latency_origin=costs.origin,
-        host_importance=scores.importance(host / UNITS_OF_IMPORTANCE),
-        importance=scores.importance((host if abs(kept - host) <= tie(scores) else kept) / UNITS_OF_IMPORTANCE),
-        weigh=scores.weigh,
+        host_importance=host / UNITS_OF_IMPORTANCE,
+        importance=(host if abs(kept - host) <= tie(scores) else kept) / UNITS_OF_IMPORTANCE,
         scores_method=scores.method,
         dtype=graph.dtype,
         memory_format=graph.memory_format,
@@ -168,7 +165,7 @@ def _gap(problem: Problem, found: Solution, objective: Objective) -> float | Non
         return None
     if objective.minimise == "time":
         return max(0.0, (found.time - found.bound) / max(found.time, 1))
-    return problem.exceeded(found.loss, found.bound)
+    return max(0.0, (found.loss - found.bound) / max(problem.best_value - found.loss, 1))
 
 
 def _own_version() -> str:

@@ -19,7 +19,7 @@ from .costs import TICKS_PER_US, LayerCosts
 from .describe import write_plan
 from .eliminate import solve_by_elimination
 from .hull import TradeOff, hold_against, trace_trade_off
-from .problem import Objective, Positions, Problem, build_problem
+from .problem import UNITS_OF_IMPORTANCE, Objective, Positions, Problem, build_problem
 from .tree import build_tree
 
 #: Where the plans of a frontier are nearer than this to the bound, as a share of all the importance, no more are sought:
@@ -61,11 +61,11 @@ class Frontier:
     @cached_property
     def points(self) -> tuple[FrontierPoint, ...]:
         """By rising latency and rising importance."""
-        plans = self.trade_off.plans
+        plans, best = self.trade_off.plans, self.problem.best_value
         return tuple(
             FrontierPoint(
                 latency_us=int(ticks) / TICKS_PER_US,
-                importance=self.problem.importance(int(loss)),
+                importance=(best - int(loss)) / UNITS_OF_IMPORTANCE,
                 problem=self.problem,
                 positions=tuple(int(p) for p in positions),
             )
@@ -75,23 +75,20 @@ class Frontier:
     def bound(self, latency_us: float) -> float:
         """No plan within this latency keeps more importance. NoPlan below the fastest."""
         loss = float(self.trade_off.bound(np.array([self._ticks(latency_us)]))[0])
-        return self.problem.importance(loss)
+        return (self.problem.best_value - loss) / UNITS_OF_IMPORTANCE
 
     def gap(self, latency_us: float) -> float:
         """By what share a better plan could still exceed the importance of the one known within this latency."""
         ticks = np.array([self._ticks(latency_us)])
         loss = int(self.trade_off.best_loss(ticks)[0])
-        return self.problem.exceeded(loss, float(self.trade_off.bound(ticks)[0]))
+        return max(0.0, (loss - float(self.trade_off.bound(ticks)[0])) / max(self.problem.best_value - loss, 1))
 
     @cached_property
     def worst_gap(self) -> float:
         """The largest `gap` at any latency from the fastest plan up."""
-        plans = self.trade_off.plans
+        plans, best = self.trade_off.plans, self.problem.best_value
         ends = np.append(plans.time[1:] - 1, plans.time[-1])  # gaps are largest just before the next plan
-        bounds = self.trade_off.bound(ends)
-        return max(
-            self.problem.exceeded(int(loss), float(bound)) for loss, bound in zip(plans.loss, bounds, strict=True)
-        )
+        return float(((plans.loss - self.trade_off.bound(ends)) / np.maximum(best - plans.loss, 1)).max())
 
     def plan(self, budget: Budget, *, time_limit_s: float = 10.0) -> WidthPlan:
         """The best plan within a budget: what the curve has there, and from there on solved as `plan_widths` does."""

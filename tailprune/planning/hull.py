@@ -93,7 +93,7 @@ class TradeOff:
     def gap(self, low: int, high: int, lines: list[Line]) -> float:
         """The largest gap from `low` to `high`, by these lines alone: a share of all the importance there is."""
         ends, lost = self._steps(low, high)
-        return float((lost - _highest(lines, ends)).max(initial=0.0)) / self.problem.whole
+        return float((lost - _highest(lines, ends)).max(initial=0.0)) / max(self.problem.best_value, 1)
 
     def above(self, line: Line) -> float:
         """How far above a line the plans known lie at most, over its range."""
@@ -135,7 +135,7 @@ def trace_trade_off(tree: Tree, problem: Problem, *, gap: float, deadline: float
         priced, vertex, line = _at_slope(stretch.tree, problem, slope, low, high)
         trade_off.add(vertex)
         new, on_line = int(vertex.time[0]), loss_low + slope * low
-        shallow = SHALLOW * gap * problem.whole + DOUBT * on_line + 1.0
+        shallow = SHALLOW * gap * problem.best_value + DOUBT * on_line + 1.0
         if low < new < high and vertex.loss[0] + slope * new < on_line - shallow:
             tree = priced.narrowed(trade_off.above(line))
             for left, right in ((low, new), (new, high)):
@@ -190,7 +190,7 @@ def _list_near(
 ) -> Line:
     """All plans near a line that is tight, further up until the gap is closed; the line raised to where all are listed."""
     low, high, fixed = int(line.low), int(line.high), trade_off.problem.fixed_time
-    window, raised = FIRST_WINDOW * gap * trade_off.problem.whole, line
+    window, raised = FIRST_WINDOW * gap * trade_off.problem.best_value, line
     while trade_off.gap(low, high, [*stretch.lines, raised]) > gap:
         window = min(window, trade_off.above(line))
         try:

@@ -16,7 +16,7 @@ from .candidates import Candidates, Policy, candidate_widths
 from .costs import TICKS_PER_US, LayerCosts
 from .describe import write_plan
 from .limits import Limit, Resource, least_of, set_limits, solve_within
-from .problem import Objective, Problem, Solution, build_problem
+from .problem import UNITS_OF_IMPORTANCE, Objective, Problem, Solution, build_problem
 from .solve import Solver, solve
 
 Goal = Literal["faster", "better"]
@@ -152,9 +152,9 @@ def _cheapest(
     """The floor, where the objective's limit could not be met: the plan if it meets the limit after all."""
     if objective.minimise == "time":
         lost = min(int(loss.min()) for loss in problem.losses) if problem.losses else 0
-        reachable = problem.importance(lost)
+        reachable = (problem.best_value - lost) / UNITS_OF_IMPORTANCE
         raise NoPlan(
-            f"No allowed widths keep the host's importance of {problem.importance(objective.limit):.2%}; "
+            f"No allowed widths keep the host's importance of {(problem.best_value - objective.limit) / UNITS_OF_IMPORTANCE:.2%}; "
             f"at most {reachable:.2%} can be kept. Raise max_widths."
         )
     floor = Objective(minimise="time", limit=sum(int(loss.max()) for loss in problem.losses))
@@ -171,7 +171,7 @@ def _refuse_limits(problem: Problem, objective: Objective, limits: Sequence[Limi
     if objective.minimise == "loss":
         asked = f"{objective.limit / TICKS_PER_US:,.1f} us"
     else:
-        asked = f"the host's importance of {problem.importance(objective.limit):.2%}"
+        asked = f"the host's importance of {(problem.best_value - objective.limit) / UNITS_OF_IMPORTANCE:.2%}"
     each = "; ".join(
         f"{limit.resource} {limit.most:,}, of which {least_of(problem, limit):,} at least" for limit in limits
     )

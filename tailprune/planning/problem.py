@@ -186,23 +186,7 @@ class Problem:
     def evaluate(self, widths: Mapping[str, int]) -> tuple[float, float]:
         """(latency in us, importance kept) of any widths."""
         time, loss = self.measure(widths)
-        return time / TICKS_PER_US, self.importance(loss)
-
-    def importance(self, loss: float) -> float:
-        """The importance kept by who loses this much."""
-        return self.scores.importance((self.best_value - loss) / UNITS_OF_IMPORTANCE)
-
-    @property
-    def whole(self) -> int:
-        """Gaps are shares of this: of the best plan's importance; by shares a difference is one already, to first order."""
-        return max(self.best_value, 1) if self.scores.weigh == "scores" else UNITS_OF_IMPORTANCE
-
-    def exceeded(self, loss: int, bound: float) -> float:
-        """By what share could a better plan, losing no less than the bound, exceed the importance of one that loses this?"""
-        if loss <= bound:
-            return 0.0
-        kept, most = self.importance(loss), self.importance(bound)
-        return (most - kept) / max(kept, 1 / UNITS_OF_IMPORTANCE)
+        return time / TICKS_PER_US, (self.best_value - loss) / UNITS_OF_IMPORTANCE
 
 
 def importance_units(scores: ChannelScores, widths: Mapping[str, int]) -> int:

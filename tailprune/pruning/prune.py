@@ -11,7 +11,7 @@ from ..core.errors import InvalidShape
 from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
-from ..core.scores import ChannelScores, Weigh
+from ..core.scores import ChannelScores
 from ..filling import fill_table, measure_chosen, plan_shapes
 from ..planning import Goal, Policy, Scope, choose_host, plan_widths
 from ..tables import LatencyTable
@@ -34,7 +34,6 @@ def prune_model(
     policy: Policy = "snap",
     goal: Goal | None = None,
     reach: int = 1,
-    weigh: Weigh = "scores",
     budget: Budget | None = None,
     dtype: str | None = None,
     seed: int = 0,
@@ -48,8 +47,6 @@ def prune_model(
 
     With `host`, the choice of another pipeline (`host_from_widths`, `host_from_masks`, `host_from_zeros`, `host_from_scores`)
     is the one to start from; `ratio`, `importance`, `scope` and `seed` belong to the built-in host and are not used then.
-    `weigh` says how groups count against one another in the importance kept: by their `scores`, or by the `shares` of them
-    that are kept (`ChannelScores`).
 
     Raises InvalidShape without latency and timer, for a ratio of 1, for a ratio beside a host, and for a host's choice that
     is of another network.
@@ -73,8 +70,6 @@ def prune_model(
     else:
         scored = score_channels(model, graph, importance, seed=seed, example_inputs=example_inputs)
         scores = choose_host(scored, 0.5 if ratio is None else ratio, scope=scope)
-
-    scores = scores.weighed(weigh)
 
     def decide(source: LatencySource) -> WidthPlan:
         return plan_widths(graph, scores, latency=source, policy=policy, goal=goal, reach=reach, budget=budget)

@@ -14,7 +14,7 @@ from ..core.errors import InvalidShape, TraceError
 from ..core.graph import ModelGraph
 from ..core.plan import Budget, WidthPlan
 from ..core.protocols import LatencySource, LayerTimer
-from ..core.scores import ChannelScores, Weigh
+from ..core.scores import ChannelScores
 from ..filling import fill_table, measure_chosen, plan_shapes
 from ..planning import Goal, Policy, host_plan, plan_widths
 from ..tables import LatencyTable
@@ -44,8 +44,6 @@ class TailAwarePruner:
     Batch, layout and image size planned for are those the host was built with, unless `example_inputs` says otherwise;
     `dtype` is what the pruned network will run in (a float32 pipeline's float16, say), by default the model's.
     Weights keep their memory format, which the host alone would lose (`layout.layouts_kept`).
-    `weigh` says how groups count against one another in the importance kept: by their `scores`, as the host ranks them,
-    or by the `shares` of them that are kept, for who prunes hard (`ChannelScores`).
     `round_to` of the host is ignored. Negative scores are raised by their scope's minimum; NaN is refused.
 
     `graph` and `scores` are what the last step was planned from, `plan` is its plan, `plans` one per step (what
@@ -72,7 +70,6 @@ class TailAwarePruner:
         policy: Policy = "snap",
         budget: Budget | None = None,
         *,
-        weigh: Weigh = "scores",
         example_inputs: Any = None,
         dtype: str | None = None,
     ) -> None:
@@ -86,7 +83,7 @@ class TailAwarePruner:
                 "another's indices. Build the host with global_pruning=True as well."
             )
         self.host = host
-        self.goal, self.reach, self.policy, self.budget, self.weigh = goal, reach, policy, budget, weigh
+        self.goal, self.reach, self.policy, self.budget = goal, reach, policy, budget
         self.example_inputs = images_of(host) if example_inputs is None else example_inputs
         self.dtype = dtype
         self.latency, self.timer = source_for(latency, timer)
@@ -116,7 +113,6 @@ class TailAwarePruner:
             with torch.enable_grad():
                 graph = self._trace()
                 match = match_groups(self.host, rehearsal, graph)
-                match = dataclasses.replace(match, scores=match.scores.weighed(self.weigh))
                 plan = self._decide(match)
         except BaseException:
             rehearsal.undo()

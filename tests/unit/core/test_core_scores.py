@@ -1,11 +1,9 @@
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tailprune.core.errors import InvalidShape
-from tailprune.core.scores import LEAST_SHARE, ChannelScores, GroupScores
+from tailprune.core.scores import ChannelScores, GroupScores
 
 numbers = st.floats(0, 1e6, allow_nan=False)
 
@@ -48,42 +46,6 @@ def test_between_scopes_only_shares_are_compared():
 def test_a_scope_of_zeros_keeps_nothing_but_breaks_nothing():
     scores = ChannelScores(groups=(GroupScores(group="a", scores=(0.0, 0.0)), GroupScores(group="b", scores=(1.0,))))
     assert scores.importance_kept({}) == pytest.approx(1 / 3)
-
-
-def test_by_shares_a_tenth_of_a_group_counts_alike_in_all() -> None:
-    narrow, wide = GroupScores(group="a", scores=(2.0,) * 10), GroupScores(group="b", scores=(1.0,) * 100)
-    scores = ChannelScores(groups=(narrow, wide), weigh="shares")
-    assert scores.importance_kept({}) == 1
-    assert (
-        scores.importance_kept({"a": 9}) == pytest.approx(scores.importance_kept({"b": 90})) == pytest.approx(0.9**0.5)
-    )
-    assert scores.importance_kept({"a": 5, "b": 50}) == pytest.approx(0.5)
-    assert scores.weighed("scores").importance_kept({"a": 9}) > scores.weighed("scores").importance_kept({"b": 90})
-
-
-@given(st.lists(st.lists(numbers, min_size=1, max_size=6), min_size=1, max_size=4), st.data())
-def test_by_shares_importance_is_the_geometric_mean_and_no_scale_of_a_group_changes_it(
-    values: list[list[float]], data: st.DataObject
-) -> None:
-    groups = [GroupScores(group=str(i), scores=tuple(row), scope="net") for i, row in enumerate(values)]
-    widths = {g.group: data.draw(st.integers(1, g.width)) for g in groups}
-    kept = ChannelScores(groups=tuple(groups), weigh="shares").importance_kept(widths)
-    shares = [max(g.kept_share(widths[g.group]), LEAST_SHARE) for g in groups]
-    assert kept == pytest.approx(math.prod(shares) ** (1 / len(shares)))
-    assert 0 < kept <= 1
-    louder = tuple(GroupScores(group=g.group, scores=tuple(8 * s for s in g.scores)) for g in groups)
-    assert ChannelScores(groups=louder, weigh="shares").importance_kept(widths) == pytest.approx(kept)
-
-
-def test_a_group_that_scores_nothing_counts_its_channels() -> None:
-    assert ChannelScores(groups=(GroupScores(group="a", scores=(0.0,) * 4),), weigh="shares").importance_kept(
-        {"a": 1}
-    ) == pytest.approx(0.25)
-
-
-def test_an_unknown_weigh_is_refused() -> None:
-    with pytest.raises(InvalidShape, match="Unknown weigh 'volume'; allowed: scores, shares"):
-        ChannelScores(groups=()).weighed("volume")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])

@@ -145,7 +145,6 @@ def chain(*widths: int, granules: tuple[int, ...] = ()) -> ModelGraph:
 
 
 def random_scores(graph: ModelGraph, seed: int, *, coarse: bool = False, lognormal: bool = False) -> ChannelScores:
-    """Random scores; every other seed weighs groups by shares."""
     r = random.Random(seed)
 
     def score() -> float:
@@ -157,7 +156,7 @@ def random_scores(graph: ModelGraph, seed: int, *, coarse: bool = False, lognorm
         GroupScores(group=g.id, scores=tuple(score() for _ in range(g.width)), granule=g.granule, scope="all")
         for g in graph.prunable_groups
     )
-    return ChannelScores(groups=groups, method="random", weigh="shares" if seed % 2 else "scores")
+    return ChannelScores(groups=groups, method="random")
 
 
 def brute_force(
